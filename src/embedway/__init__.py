@@ -1,0 +1,20 @@
+"""Embedway: an embeddings inference server and library."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embedway.embedder import Embedder
+
+__all__ = ["Embedder", "__version__"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Embedder` on first use: the server's processes import this package without paying for a model's imports."""
+    if name == "Embedder":
+        from embedway.embedder import Embedder
+
+        return Embedder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
