@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Embedder` on first use: the server's processes import this package without paying for a model's imports."""
+    """Import `Embedder` on first use: the server's processes do without a model's imports."""
     if name == "Embedder":
         from embedway.embedder import Embedder
 

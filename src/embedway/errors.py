@@ -90,8 +90,8 @@ class EmptyInput(RequestError):
 
 class InvalidTokenId(RequestError):
     sentence = (
-        "'{param}' is the token id {token_id}, outside this model's vocabulary (0 to {largest}). Token ids must come from "
-        "the tokenizer of this model, not from OpenAI's; with LangChain's OpenAIEmbeddings set "
+        "'{param}' is the token id {token_id}, outside this model's vocabulary (0 to {largest}). Token ids must come "
+        "from the tokenizer of this model, not from OpenAI's; with LangChain's OpenAIEmbeddings set "
         "check_embedding_ctx_length=False, so that it sends text."
     )
     code = "invalid_token_id"
@@ -100,7 +100,7 @@ class InvalidTokenId(RequestError):
 class ContextLengthExceeded(RequestError):
     sentence = (
         "'{param}' has {length} tokens, but the model reads at most {limit} tokens an item, special tokens included. "
-        "Send a shorter item, or set 'truncate' to \"end\" or \"start\" (for all requests: --truncate)."
+        'Send a shorter item, or set \'truncate\' to "end" or "start" (for all requests: --truncate).'
     )
     code = "context_length_exceeded"
 
@@ -204,7 +204,7 @@ class EngineNotReady(ServerFault):
 
 
 class EngineLost(ServerFault):
-    sentence = "The engine stopped twice while it worked on this request. Try again shortly."
+    sentence = "The engine stopped while it worked on this request, twice or for too long. Try again shortly."
     status = 503
     code = "engine_lost"
     retry_after_seconds = 5

@@ -1,4 +1,4 @@
-"""ModelSpec: what a checkpoint declares. Built once by `models/checkpoint.py`, read by every room, sent between processes."""
+"""ModelSpec: what a checkpoint declares. Built by `models/checkpoint.py`, read everywhere, sent between processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DenseSpec(msgspec.Struct, frozen=True):
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One checkpoint. Lengths are in tokens, special tokens included; every field is written by `models/checkpoint.py`."""
+    """One checkpoint. Lengths are in tokens, special tokens included. Written by `models/checkpoint.py`."""
 
     name: str
     """The name the operator gave: a Hub id or a folder."""

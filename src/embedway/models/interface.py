@@ -41,5 +41,5 @@ class EmbeddingModel(Protocol):
     dimension: int
 
     def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
-        """Return float32 [n, dimension]: pooled, through the Dense modules, not normalised. Raises what the model raises."""
+        """Return float32 [n, dimension]: pooled, through the Dense modules, not normalised."""
         ...

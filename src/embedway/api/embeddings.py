@@ -1,0 +1,168 @@
+"""POST /v1/embeddings, and SGLang's native form of it, /encode."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from embedway.api.context import ApiContext, context_of
+from embedway.api.error_response import request_id_of
+from embedway.api.request_context import is_safe_request_id
+from embedway.api.schemas import EmbeddingRequest, EmbeddingResponse, EncodeRequest, json_request, read_body
+from embedway.engine.client import EmbedResult, PackedSequences
+from embedway.errors import AdaptersNotSupported, InvalidType, InvalidValue, MediaNotSupported, MissingField
+from embedway.inputs.items import Items, describe_json_type, parse_input
+from embedway.inputs.sequences import InputOptions, Sequences
+from embedway.outputs.encoding import embedding_response
+from embedway.outputs.vector_types import check_dimensions, finish
+
+router = APIRouter(tags=["Embeddings"])
+
+INLINE_CHARACTERS = 4096
+"""Requests up to this size are tokenized and written on the event loop: a hop to a thread would take longer."""
+INLINE_VALUES = 32_768
+"""Likewise for the numbers of an answer."""
+
+
+@router.post(
+    "/v1/embeddings",
+    summary="Embed texts or token ids",
+    openapi_extra=json_request(EmbeddingRequest),
+    responses={200: {"model": EmbeddingResponse}},
+)
+async def create_embeddings(request: Request) -> Response:
+    context = context_of(request)
+    body = await read_body(request, EmbeddingRequest)
+    context.model.check(body.model)
+    items = parse_input(body.input, max_items=context.settings.max_items)
+    accept_request_id(request, body.rid, items)
+    refuse_adapters(body.lora_path, items)
+    dimensions = check_dimensions(context.model.spec, body.dimensions, allow_any=context.settings.matryoshka)
+    options = InputOptions(body.input_type, body.prompt_name, body.prompt, body.truncate or context.settings.truncate)
+
+    sequences = await tokenize(context, items, options)
+    result = await embed(context, sequences, items, priority=body.priority or 0)
+
+    def write() -> bytes:
+        vectors = finish(
+            result.vectors,
+            dimensions=dimensions,
+            normalize=body.normalize is not False,
+            output_dtype=body.output_dtype or "float32",
+        )
+        return embedding_response(
+            vectors,
+            encoding_format=body.encoding_format or "float",
+            model=body.model,
+            prompt_tokens=sequences.num_tokens,
+        )
+
+    content = write() if result.vectors.size <= INLINE_VALUES else await asyncio.to_thread(write)
+    return Response(content, media_type="application/json")
+
+
+@router.post("/encode", summary="Embed, as SGLang's native route", openapi_extra=json_request(EncodeRequest))
+async def encode(request: Request) -> Response:
+    started_at = time.perf_counter()
+    context = context_of(request)
+    body = await read_body(request, EncodeRequest)
+    field, value = the_one_given(body)
+    items = parse_input(value, max_items=context.settings.max_items, field=field)
+    accept_request_id(request, body.rid, items)
+    refuse_adapters(body.lora_path, items)
+    dimensions = check_dimensions(context.model.spec, body.dimensions, allow_any=context.settings.matryoshka)
+
+    sequences = await tokenize(context, items, InputOptions(truncate=context.settings.truncate))
+    result = await embed(context, sequences, items, priority=body.priority or 0)
+
+    vectors = finish(result.vectors, dimensions=dimensions, normalize=True, output_dtype="float32")
+    ids = body.rid if isinstance(body.rid, list) else [request_id_of(request)] * len(vectors)
+    latency = time.perf_counter() - started_at
+    answers = [
+        {
+            "embedding": vector,
+            "meta_info": {
+                "id": request_id,
+                "finish_reason": {"type": "stop"},
+                "prompt_tokens": len(token_ids),
+                "e2e_latency": latency,
+            },
+        }
+        for vector, request_id, token_ids in zip(vectors, ids, sequences.token_ids, strict=True)
+    ]
+    content = orjson.dumps(answers[0] if items.is_single else answers, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(content, media_type="application/json")
+
+
+async def tokenize(context: ApiContext, items: Items, options: InputOptions) -> Sequences:
+    """Items → sequences, within the limits of the request."""
+    if items.num_characters <= INLINE_CHARACTERS:
+        return context.sequences.make(items, options)
+    return await asyncio.to_thread(context.sequences.make, items, options)
+
+
+async def embed(context: ApiContext, sequences: Sequences, items: Items, *, priority: int) -> EmbedResult:
+    packed = PackedSequences.of(sequences.token_ids, pool_start=sequences.pool_start)
+    result = await context.engine.embed(packed, priority=priority, param=items.param)
+    context.metrics.embedded(sequences, result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Media:
+    field: str
+    kind: str
+
+
+_MEDIA = (_Media("image_data", "image"), _Media("video_data", "video"), _Media("audio_data", "audio"))
+
+
+def the_one_given(body: EncodeRequest) -> tuple[str, Any]:
+    """/encode takes `text` or `input_ids`: the name and the value of the one that was given."""
+    for media in _MEDIA:
+        if getattr(body, media.field) is not None:
+            raise MediaNotSupported(param=media.field, kind=media.kind, model="of this server")
+    if body.text is not None and body.input_ids is not None:
+        raise InvalidValue(param="input_ids", problem="is given together with 'text': send one of them")
+    if body.text is None and body.input_ids is None:
+        raise MissingField(param="text")
+    return ("text", body.text) if body.text is not None else ("input_ids", body.input_ids)
+
+
+def accept_request_id(request: Request, rid: object, items: Items) -> None:
+    """Check `rid`; a single one becomes the request's id."""
+    if rid is None:
+        return
+    ids = rid if isinstance(rid, list) else [rid]
+    for i, value in enumerate(ids):
+        param = f"rid[{i}]" if isinstance(rid, list) else "rid"
+        if not isinstance(value, str):
+            raise InvalidType(param=param, expected="a string", got=describe_json_type(value))
+        if not is_safe_request_id(value):
+            raise InvalidValue(
+                param=param, problem="must be 1 to 128 characters, each a letter, a digit or one of ._:/+=@-"
+            )
+    if isinstance(rid, str):
+        request.scope["state"]["request_id"] = rid
+    elif len(ids) != len(items):
+        raise InvalidValue(param="rid", problem=f"has {len(ids)} ids for {len(items)} items")
+
+
+def refuse_adapters(lora_path: object, items: Items) -> None:
+    """Adapters are not served: only null, or one null an item, is fine."""
+    if lora_path is None:
+        return
+    names = lora_path if isinstance(lora_path, list) else [lora_path]
+    for i, name in enumerate(names):
+        param = f"lora_path[{i}]" if isinstance(lora_path, list) else "lora_path"
+        if isinstance(name, str):
+            raise AdaptersNotSupported(param=param, adapter=name)
+        if name is not None or not isinstance(lora_path, list):
+            raise InvalidType(param=param, expected="a string or null", got=describe_json_type(name))
+    if len(names) != len(items):
+        raise InvalidValue(param="lora_path", problem=f"has {len(names)} entries for {len(items)} items")

@@ -1,0 +1,98 @@
+"""An API process: uvicorn on the supervisor's listening socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from embedway.api.app import create_app
+from embedway.api.context import ApiContext
+from embedway.api.error_response import error_body
+from embedway.api.served_models import ServedModel
+from embedway.child_process import ParentLink
+from embedway.config import Settings
+from embedway.engine.client import EngineClient
+from embedway.engine.wire import ApiConfig
+from embedway.errors import MalformedHttp, StartupError
+from embedway.inputs.sequences import SequenceMaker
+from embedway.observability.logs import configure_logging
+from embedway.observability.metrics import Metrics
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the idle limit of common load balancers and clients (60 s): they close first, and no request is lost."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with OpenAI's error body for what is no HTTP."""
+
+    def send_400_response(self, msg: str) -> None:
+        del msg
+        body = error_body(MalformedHttp())
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[400] + head + body)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which tells the supervisor when it serves."""
+
+    def __init__(self, config: uvicorn.Config, link: ParentLink) -> None:
+        super().__init__(config)
+        self._link = link
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._link.announce_ready()
+
+
+async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None:
+    """Serve until SIGTERM; then finish what was accepted, for at most the drain timeout."""
+    sequences = SequenceMaker.load(
+        config.spec, max_items=settings.max_items, max_request_tokens=settings.max_request_tokens
+    )
+    async with EngineClient(config.engine_addresses) as engine:
+        context = ApiContext(settings, ServedModel.of(config.spec, settings), sequences, engine, Metrics())
+        server_config = uvicorn.Config(
+            create_app(context),
+            http=HttpProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
+        )
+        await Server(server_config, link).serve(sockets=[socket.socket(fileno=config.socket_fd)])
+
+
+def main() -> None:
+    link = ParentLink()
+    config = link.read_config(ApiConfig)
+    settings = Settings(**config.settings)
+    configure_logging(settings.log_level, process="api")
+    link.on_parent_gone(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        run(serve(config, settings, link))
+    except StartupError as error:
+        link.fail(error)
+
+
+def run(main: Any) -> None:
+    """asyncio.run on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+if __name__ == "__main__":
+    main()

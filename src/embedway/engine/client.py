@@ -1,0 +1,260 @@
+"""The API's side of the engine: one awaitable a request, over one socket a replica.
+
+A request goes to the ready replica with the fewest tokens in flight. When an engine dies its unanswered requests are
+sent once more, to another replica or to its successor; a request that has lost two engines ends in `EngineLost`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import zmq
+import zmq.asyncio
+
+from embedway.engine import wire
+from embedway.errors import EngineLost, EngineNotReady, InternalFault, ItemFailed, NonFiniteVector, ServerFault
+
+logger = logging.getLogger("embedway.engine.client")
+
+PING_SECONDS = 0.1
+SILENCE_SECONDS = 10.0
+"""A replica that has not answered a ping for this long gets no new requests."""
+MAX_ATTEMPTS = 2
+RESCUE_SECONDS = 60.0
+"""A request whose engine died waits this long for another one."""
+
+FAULTS: dict[str, type[ServerFault]] = {fault.code: fault for fault in (ItemFailed, NonFiniteVector)}
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSequences:
+    """A request's sequences, end to end."""
+
+    token_ids: npt.NDArray[np.int32]
+    """int32 [total]"""
+    cu_seqlens: npt.NDArray[np.int32]
+    """int32 [n + 1]"""
+    pool_start: int = 0
+
+    @classmethod
+    def of(cls, sequences: Sequence[npt.NDArray[np.int32]], *, pool_start: int = 0) -> PackedSequences:
+        cu_seqlens = np.zeros(len(sequences) + 1, dtype=np.int32)
+        np.cumsum([len(s) for s in sequences], out=cu_seqlens[1:])
+        token_ids = sequences[0] if len(sequences) == 1 else np.concatenate(sequences)
+        return cls(np.ascontiguousarray(token_ids, dtype=np.int32), cu_seqlens, pool_start)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """A request's vectors and where its time went."""
+
+    vectors: npt.NDArray[np.float32]
+    """float32 [n, dimension], in the request's order, not normalised; read-only"""
+    queue_seconds: float
+    compute_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A request that waits for its answer."""
+
+    request_id: int
+    sequences: PackedSequences
+    priority: int
+    param: Callable[[int], str]
+    future: asyncio.Future[EmbedResult]
+    attempts: int = 0
+
+    def frames(self) -> list[bytes | memoryview]:
+        header = wire.Embed(self.request_id, self.priority, self.sequences.pool_start)
+        return [wire.encode(header), self.sequences.token_ids.data, self.sequences.cu_seqlens.data]
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """One engine as this process knows it."""
+
+    address: str
+    socket: zmq.asyncio.Socket
+    status: wire.Status | None = None
+    """The newest one; None: not ready, or gone."""
+    heard_at: float = 0.0
+    pending: dict[int, Pending] = field(default_factory=dict)
+    tokens_in_flight: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status is not None and time.monotonic() - self.heard_at < SILENCE_SECONDS
+
+
+class EngineClient:
+    """Made in an event loop: `async with EngineClient(addresses) as engine: await engine.embed(...)`."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._context = zmq.asyncio.Context()
+        self._replicas = [Replica(address, _connect(self._context, address)) for address in addresses]
+        self._homeless: list[Pending] = []
+        """Lost their engine, and wait for any to be ready."""
+        self._request_ids = itertools.count(1)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> EngineClient:
+        for replica in self._replicas:
+            self._tasks += [asyncio.create_task(self._ping(replica)), asyncio.create_task(self._receive(replica))]
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._context.destroy(linger=0)
+
+    @property
+    def is_ready(self) -> bool:
+        return any(replica.is_ready for replica in self._replicas)
+
+    def statuses(self) -> list[wire.Status | None]:
+        """The newest status of each replica; None where it is not ready."""
+        return [replica.status if replica.is_ready else None for replica in self._replicas]
+
+    async def embed(
+        self, sequences: PackedSequences, *, priority: int = 0, param: Callable[[int], str] = "input[{}]".format
+    ) -> EmbedResult:
+        """Embed a request's sequences. `param` names sequence i in an error.
+
+        Raises EngineNotReady, EngineLost, ItemFailed or NonFiniteVector.
+        """
+        future = asyncio.get_running_loop().create_future()
+        pending = Pending(next(self._request_ids), sequences, priority, param, future)
+        if not self._dispatch(pending):
+            raise EngineNotReady(state="it is starting or restarting")
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._forget(pending)
+            raise
+
+    # ── sending ──
+
+    def _dispatch(self, pending: Pending) -> bool:
+        """Send to the least busy ready replica; False where there is none."""
+        for replica in sorted(filter(_is_ready, self._replicas), key=lambda r: r.tokens_in_flight):
+            if self._send(replica, pending.frames()):
+                pending.attempts += 1
+                replica.pending[pending.request_id] = pending
+                replica.tokens_in_flight += pending.sequences.num_tokens
+                return True
+            self._on_lost(replica)
+        return False
+
+    def _send(self, replica: Replica, frames: wire.Frames) -> bool:
+        """Send without waiting; False where the engine is not connected."""
+        sent = replica.socket.send_multipart(frames, flags=zmq.NOBLOCK)
+        return not (sent.done() and sent.exception())
+
+    def _forget(self, pending: Pending) -> None:
+        """Nobody waits for this request any more: tell the engine that has it."""
+        with contextlib.suppress(ValueError):
+            self._homeless.remove(pending)
+        for replica in self._replicas:
+            if self._settle(replica, pending.request_id):
+                self._send(replica, [wire.encode(wire.Cancel(pending.request_id))])
+
+    async def _ping(self, replica: Replica) -> None:
+        ping = [wire.encode(wire.Ping())]
+        while True:
+            if not self._send(replica, ping):
+                self._on_lost(replica)
+            await asyncio.sleep(PING_SECONDS)
+
+    # ── receiving ──
+
+    async def _receive(self, replica: Replica) -> None:
+        while True:
+            header, *arrays = await replica.socket.recv_multipart()
+            match wire.decode_to_client(header):
+                case wire.Vectors() as message:
+                    self._on_vectors(replica, message, arrays[0])
+                case wire.Failed() as message:
+                    self._on_failed(replica, message)
+                case wire.Status() as message:
+                    self._on_status(replica, message)
+
+    def _on_vectors(self, replica: Replica, message: wire.Vectors, frame: bytes) -> None:
+        if pending := self._settle(replica, message.request_id):
+            vectors = np.frombuffer(frame, dtype="<f4").reshape(-1, message.dimension)
+            _resolve(pending.future, EmbedResult(vectors, message.queue_seconds, message.compute_seconds))
+
+    def _on_failed(self, replica: Replica, message: wire.Failed) -> None:
+        if pending := self._settle(replica, message.request_id):
+            fault = FAULTS.get(message.code, InternalFault)
+            _reject(pending.future, fault(param=pending.param(message.item)))
+
+    def _on_status(self, replica: Replica, status: wire.Status) -> None:
+        if replica.status is None or replica.status.instance != status.instance:
+            self._on_lost(replica)
+            logger.info("the engine at %s is ready (process %d)", replica.address, status.pid)
+        replica.status, replica.heard_at = status, time.monotonic()
+        self._homeless = [pending for pending in self._homeless if not self._dispatch(pending)]
+
+    # ── bookkeeping ──
+
+    def _settle(self, replica: Replica, request_id: int) -> Pending | None:
+        pending = replica.pending.pop(request_id, None)
+        if pending is not None:
+            replica.tokens_in_flight -= pending.sequences.num_tokens
+        return pending
+
+    def _on_lost(self, replica: Replica) -> None:
+        """This engine process is gone, and the requests that it had with it."""
+        if replica.status is not None:
+            logger.warning("the engine at %s is gone; %d requests wait", replica.address, len(replica.pending))
+        replica.status = None
+        orphans = [self._settle(replica, request_id) for request_id in list(replica.pending)]
+        for pending in filter(None, orphans):
+            if pending.attempts >= MAX_ATTEMPTS:
+                _reject(pending.future, EngineLost())
+            elif not self._dispatch(pending):
+                self._homeless.append(pending)
+                asyncio.get_running_loop().call_later(RESCUE_SECONDS, self._give_up, pending)
+
+    def _give_up(self, pending: Pending) -> None:
+        if pending in self._homeless:
+            self._homeless.remove(pending)
+            _reject(pending.future, EngineLost())
+
+
+def _connect(context: zmq.asyncio.Context, address: str) -> zmq.asyncio.Socket:
+    socket = context.socket(zmq.DEALER)
+    socket.set_hwm(0)
+    socket.linger = 0
+    socket.immediate = True  # refuse to send while the engine is away, rather than queue for it unseen
+    socket.reconnect_ivl = 20
+    socket.connect(address)
+    return socket
+
+
+def _is_ready(replica: Replica) -> bool:
+    return replica.is_ready
+
+
+def _resolve(future: asyncio.Future[EmbedResult], result: EmbedResult) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _reject(future: asyncio.Future[EmbedResult], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

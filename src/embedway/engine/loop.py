@@ -1,0 +1,291 @@
+"""The engine process: receive → schedule → run → reply.
+
+Two threads. The I/O thread owns the socket: it queues requests, cancels them, answers pings at any moment and sends
+replies. The run loop owns the model: it takes a batch, runs it and hands the answers over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import zmq
+
+from embedway.child_process import ParentLink
+from embedway.engine import wire
+from embedway.engine.batch import pack
+from embedway.engine.model_runner import BatchOutcome, ModelRunner
+from embedway.engine.scheduler import BatchSlice, QueuedRequest, Scheduler
+from embedway.engine.wire import EngineConfig
+from embedway.errors import ServerFault, StartupError
+from embedway.models.interface import EmbeddingModel
+from embedway.observability.logs import configure_logging
+
+logger = logging.getLogger("embedway.engine")
+
+
+@dataclass(slots=True, eq=False)
+class EngineRequest(QueuedRequest):
+    """A queued request with its answer as it grows. Only the run loop writes the answer."""
+
+    client: bytes = b""
+    request_id: int = 0
+    arrived_at: float = 0.0
+    started_at: float = 0.0
+    vectors: npt.NDArray[np.float32] | None = None
+    num_done: int = 0
+    fault: tuple[int, type[ServerFault]] | None = None
+    """The first sequence at fault, and its error."""
+
+
+class GuardedQueue:
+    """The scheduler behind a lock: the I/O thread adds and cancels, the run loop takes."""
+
+    def __init__(self, scheduler: Scheduler[EngineRequest]) -> None:
+        self._scheduler = scheduler
+        self._changed = threading.Condition()
+        self._is_closed = False
+
+    def add(self, request: EngineRequest) -> None:
+        with self._changed:
+            self._scheduler.add(request)
+            self._changed.notify()
+
+    def cancel(self, key: tuple[bytes, int]) -> None:
+        with self._changed:
+            self._scheduler.cancel(key)
+
+    def depth(self) -> tuple[int, int]:
+        """Queued requests, queued tokens."""
+        with self._changed:
+            return self._scheduler.queued_requests, self._scheduler.queued_tokens
+
+    def take(self) -> list[BatchSlice[EngineRequest]]:
+        """Wait for work and take the next batch; empty once the queue is closed."""
+        with self._changed:
+            while not self._is_closed:
+                if slices := self._scheduler.next_batch():
+                    return slices
+                self._changed.wait()
+            return []
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start. Written by the run loop alone."""
+
+    batches: int = 0
+    tokens: int = 0
+    sequences: int = 0
+    compute_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineIdentity:
+    """What never changes while an engine lives."""
+
+    model: EmbeddingModel
+    threads: int
+    load_seconds: float
+    instance: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class Engine:
+    """One model behind one socket."""
+
+    def __init__(self, identity: EngineIdentity, *, address: str, max_batch_tokens: int) -> None:
+        self._identity = identity
+        self._runner = ModelRunner(identity.model)
+        self._queue = GuardedQueue(Scheduler(max_batch_tokens=max_batch_tokens))
+        self._counters = Counters()
+        self._context = zmq.Context()
+        self._replies = self._context.socket(zmq.PUSH)
+        self._replies.bind("inproc://replies")
+        self._io = threading.Thread(target=self._serve_socket, args=(address,), name="io", daemon=True)
+        self._is_bound = threading.Event()
+
+    def run(self, on_ready: Callable[[], object] = lambda: None) -> None:
+        """Serve until `stop`. `on_ready` is called once the socket is bound."""
+        self._io.start()
+        self._is_bound.wait()
+        on_ready()
+        while slices := self._queue.take():
+            self._run_batch(slices)
+        self._replies.send(b"")  # the I/O thread's word to end
+        self._io.join()
+        self._replies.close()
+        self._context.term()
+
+    def stop(self) -> None:
+        """End `run` after the batch it is at; what waits in the queue is dropped. Callable from any thread."""
+        self._queue.close()
+
+    # ── the run loop's thread ──
+
+    def _run_batch(self, slices: list[BatchSlice[EngineRequest]]) -> None:
+        started_at = time.monotonic()
+        batch = pack(slices)
+        outcome = self._runner.run(batch)
+        ended_at = time.monotonic()
+        self._counters.batches += 1
+        self._counters.tokens += batch.num_tokens
+        self._counters.sequences += batch.num_sequences
+        self._counters.compute_seconds += ended_at - started_at
+        first = 0
+        for piece in slices:
+            store_outcome(piece, outcome, first, started_at)
+            if piece.request.num_done == piece.request.num_sequences:
+                self._replies.send_multipart([piece.request.client, *answer(piece.request, ended_at)])
+            first += piece.stop - piece.start
+
+    # ── the I/O thread ──
+
+    def _serve_socket(self, address: str) -> None:
+        router = self._context.socket(zmq.ROUTER)
+        # A router drops messages over its high-water mark: it must have none. What may queue is bounded by admission.
+        router.set_hwm(0)
+        router.linger = 0
+        router.bind(address)
+        replies = self._context.socket(zmq.PULL)
+        replies.set_hwm(0)
+        replies.connect("inproc://replies")
+        self._is_bound.set()
+        poller = zmq.Poller()
+        poller.register(router, zmq.POLLIN)
+        poller.register(replies, zmq.POLLIN)
+        is_open = True
+        while is_open:
+            ready = dict(poller.poll())
+            if replies in ready:
+                frames = replies.recv_multipart()
+                is_open = len(frames) > 1
+                if is_open:
+                    router.send_multipart(frames)
+            if router in ready:
+                self._receive(router)
+        replies.close()
+        router.close()
+
+    def _receive(self, router: zmq.Socket[bytes]) -> None:
+        client, header, *arrays = router.recv_multipart()
+        match wire.decode_to_engine(header):
+            case wire.Embed() as message:
+                self._queue.add(queued_request(client, message, arrays))
+            case wire.Cancel(request_id=request_id):
+                self._queue.cancel((client, request_id))
+            case wire.Ping():
+                router.send_multipart([client, wire.encode(self._status())])
+
+    def _status(self) -> wire.Status:
+        queued_requests, queued_tokens = self._queue.depth()
+        return wire.Status(
+            instance=self._identity.instance,
+            pid=os.getpid(),
+            dtype=self._identity.model.dtype,
+            device=self._identity.model.device,
+            dimension=self._identity.model.dimension,
+            threads=self._identity.threads,
+            load_seconds=self._identity.load_seconds,
+            queued_requests=queued_requests,
+            queued_tokens=queued_tokens,
+            batches=self._counters.batches,
+            tokens=self._counters.tokens,
+            sequences=self._counters.sequences,
+            compute_seconds=self._counters.compute_seconds,
+        )
+
+
+def queued_request(client: bytes, message: wire.Embed, arrays: list[bytes]) -> EngineRequest:
+    token_ids, cu_seqlens = (np.frombuffer(frame, dtype="<i4") for frame in arrays)
+    return EngineRequest(
+        key=(client, message.request_id),
+        token_ids=token_ids,
+        cu_seqlens=cu_seqlens,
+        pool_start=message.pool_start,
+        priority=message.priority,
+        client=client,
+        request_id=message.request_id,
+        arrived_at=time.monotonic(),
+    )
+
+
+def store_outcome(piece: BatchSlice[EngineRequest], outcome: BatchOutcome, first: int, started_at: float) -> None:
+    """Write a slice's part of a batch's outcome, which begins at row `first`, into its request."""
+    request, num_rows = piece.request, piece.stop - piece.start
+    if request.vectors is None:
+        request.vectors = np.empty((request.num_sequences, outcome.vectors.shape[1]), dtype=np.float32)
+        request.started_at = started_at
+    request.vectors[piece.start : piece.stop] = outcome.vectors[first : first + num_rows]
+    request.num_done += num_rows
+    if request.fault is None:
+        faulty = min((row for row in outcome.faults if first <= row < first + num_rows), default=None)
+        if faulty is not None:
+            request.fault = (piece.start + faulty - first, outcome.faults[faulty])
+
+
+def answer(request: EngineRequest, now: float) -> list[bytes | memoryview]:
+    """The frames that end a request."""
+    if request.fault is not None:
+        item, fault = request.fault
+        return [wire.encode(wire.Failed(request.request_id, fault.code, item))]
+    assert request.vectors is not None
+    header = wire.Vectors(
+        request.request_id,
+        dimension=request.vectors.shape[1],
+        queue_seconds=request.started_at - request.arrived_at,
+        compute_seconds=now - request.started_at,
+    )
+    return [wire.encode(header), request.vectors.data]
+
+
+def load(config: EngineConfig) -> EngineIdentity:
+    """Import the model's libraries and load its weights. Raises UnsupportedCheckpoint or InvalidSetting."""
+    began = time.monotonic()
+    from embedway.models.architectures import load_model
+    from embedway.models.cpu_threads import set_threads
+
+    threads = set_threads(config.threads)
+    model = load_model(config.spec, dtype=config.dtype, device=config.device)
+    return EngineIdentity(model, threads=threads, load_seconds=time.monotonic() - began)
+
+
+def main(load: Callable[[EngineConfig], EngineIdentity] = load) -> None:
+    """The engine process's entry. `load` is the seam at which tests put a model of theirs."""
+    link = ParentLink()
+    config = link.read_config(EngineConfig)
+    configure_logging(config.log_level, process="engine")
+    # The API processes have drained by the time that the supervisor lets go: there is nothing to finish.
+    link.on_parent_gone(lambda: os._exit(0))
+    try:
+        identity = load(config)
+    except StartupError as error:
+        link.fail(error)
+    else:
+        engine = Engine(identity, address=config.address, max_batch_tokens=config.max_batch_tokens)
+        engine.run(on_ready=lambda: link.announce_ready(facts_of(identity)))
+
+
+def facts_of(identity: EngineIdentity) -> dict[str, str]:
+    """For the start-up banner."""
+    return {
+        "dtype": identity.model.dtype,
+        "device": identity.model.device,
+        "threads": str(identity.threads),
+        "load_seconds": f"{identity.load_seconds:.1f}",
+    }
+
+
+if __name__ == "__main__":
+    main()

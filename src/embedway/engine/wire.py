@@ -1,0 +1,126 @@
+"""The messages between processes.
+
+Supervisor to child: one line of JSON, `EngineConfig` or `ApiConfig` (see `child_process.py`).
+API process to engine and back: msgspec structs in the first frame, arrays as raw frames after it; ZeroMQ, DEALER
+(client) to ROUTER (engine), over an `ipc://` socket in a folder of mode 0700. Arrays are little-endian int32 and
+float32, read in place with `numpy.frombuffer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from embedway.model_spec import ModelSpec
+
+Frames: TypeAlias = "Sequence[bytes | memoryview]"
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor tells an engine process."""
+
+    spec: ModelSpec
+    address: str
+    dtype: str
+    device: str
+    threads: int
+    """CPU threads of the model; 0: one a core."""
+    max_batch_tokens: int
+    log_level: str
+
+
+class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor tells an API process."""
+
+    settings: dict[str, Any]
+    """`Settings.revealed()`"""
+    spec: ModelSpec
+    engine_addresses: list[str]
+    socket_fd: int
+    """The listening socket, inherited"""
+
+
+class Embed(msgspec.Struct, tag="embed", array_like=True, frozen=True):
+    """Embed a request's sequences. Frames: token_ids int32 [total], cu_seqlens int32 [n + 1]. Written by the client."""
+
+    request_id: int
+    priority: int
+    pool_start: int
+    """Leading tokens of every sequence that the pooling leaves out."""
+
+
+class Cancel(msgspec.Struct, tag="cancel", array_like=True, frozen=True):
+    """Nobody waits for this request any more. Written by the client."""
+
+    request_id: int
+
+
+class Ping(msgspec.Struct, tag="ping", array_like=True, frozen=True):
+    """Ask for a `Status`. Written by the client."""
+
+
+class Vectors(msgspec.Struct, tag="vectors", array_like=True, frozen=True):
+    """A request's answer. Frame: float32 [n, dimension], in order, not normalised. Written by the engine."""
+
+    request_id: int
+    dimension: int
+    queue_seconds: float
+    """From arrival at the engine to the start of its first batch."""
+    compute_seconds: float
+    """From the start of its first batch to the end of its last one."""
+
+
+class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
+    """A request that ends in an error. Written by the engine."""
+
+    request_id: int
+    code: str
+    """The `code` of a class in `errors.py`."""
+    item: int
+    """Index of the sequence at fault."""
+
+
+class Status(msgspec.Struct, tag="status", array_like=True, frozen=True, kw_only=True):
+    """What the engine is and does. Written by the engine, once a `Ping`."""
+
+    instance: str
+    """A new one for every engine process: a client that sees it change knows that its requests were lost."""
+    pid: int
+    dtype: str
+    device: str
+    dimension: int
+    threads: int
+    load_seconds: float
+    queued_requests: int
+    queued_tokens: int
+    batches: int
+    """Batches run since the start."""
+    tokens: int
+    """Tokens embedded since the start."""
+    sequences: int
+    compute_seconds: float
+    """Time spent in the model since the start."""
+
+
+ToEngine: TypeAlias = "Embed | Cancel | Ping"
+ToClient: TypeAlias = "Vectors | Failed | Status"
+
+_encoder = msgspec.msgpack.Encoder()
+_to_engine = msgspec.msgpack.Decoder(Embed | Cancel | Ping)
+_to_client = msgspec.msgpack.Decoder(Vectors | Failed | Status)
+
+
+def encode(message: ToEngine | ToClient) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_to_engine(frame: bytes | memoryview) -> ToEngine:
+    """Raise msgspec.DecodeError on anything but a message to the engine."""
+    return _to_engine.decode(frame)
+
+
+def decode_to_client(frame: bytes | memoryview) -> ToClient:
+    """Raise msgspec.DecodeError on anything but a message to a client."""
+    return _to_client.decode(frame)

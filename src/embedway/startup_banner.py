@@ -1,0 +1,79 @@
+"""What the operator reads once the server is ready."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from embedway import __version__
+
+if TYPE_CHECKING:
+    from embedway.serve import Serving
+
+SOURCES = {
+    "folder": "a local folder",
+    "hub_cache": "the Hub cache",
+    "package": "an installed data package",
+    "download": "downloaded now",
+}
+
+
+def print_banner(serving: Serving) -> None:
+    """Print what is served, as it really is, and a line to try it with."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("Embedway ", "bold"), __version__, " is ready at ", (_url(serving), "bold cyan")))
+    table = Table.grid(padding=(0, 2))
+    for name, value in _rows(serving):
+        table.add_row(Text(f"  {name}", style="dim"), Text(value, overflow="fold"))
+    console.print(table)
+    console.print(Text("  Try it:", style="dim"))
+    console.print(Text(_curl(serving)), "")
+
+
+def _rows(serving: Serving) -> list[tuple[str, str]]:
+    spec, settings, engine = serving.spec, serving.settings, serving.engine
+    rows = [
+        ("model", f"{spec.name} ({SOURCES[serving.location.source]})"),
+        ("revision", spec.revision or "not known"),
+        ("pooling", " + ".join(spec.pooling) + ", vectors of unit length"),
+        ("dimension", _dimension(serving)),
+        ("length", f"{spec.max_length} tokens, longer items: {_TOO_LONG[settings.truncate]}"),
+        ("weights", f"{engine['dtype']} on {engine['device']}, {engine['threads']} threads"),
+        ("processes", f"{settings.replicas} engine, {settings.api_workers} API"),
+        ("access", _access(serving)),
+    ]
+    if spec.default_prompt_name is not None:
+        rows.append(("prompt", f"{spec.default_prompt_name} by default"))
+    elif spec.prompts:
+        rows.append(("prompts", ", ".join(spec.prompts) + " (none by default)"))
+    return rows
+
+
+_TOO_LONG = {"none": "refused", "end": "cut at the end", "start": "cut at the start"}
+
+
+def _dimension(serving: Serving) -> str:
+    declared = serving.spec.matryoshka_dimensions
+    return f"{serving.spec.dimension}" + (f", or {', '.join(map(str, declared))}" if declared else "")
+
+
+def _access(serving: Serving) -> str:
+    num_keys = len(serving.settings.api_key)
+    return f"{num_keys} API key{'s' * (num_keys > 1)}" if num_keys else "no API key needed"
+
+
+def _url(serving: Serving) -> str:
+    host = f"[{serving.host}]" if ":" in serving.host else serving.host
+    return f"http://{host}:{serving.port}"
+
+
+def _curl(serving: Serving) -> str:
+    settings, spec = serving.settings, serving.spec
+    name = next(iter(settings.served_model_name), spec.name)
+    body = json.dumps({"model": name, "input": "The quick brown fox jumps over the lazy dog"})
+    key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_key else ""
+    return f"  curl {_url(serving)}/v1/embeddings{key} -H 'Content-Type: application/json' -d '{body}'"
