@@ -188,9 +188,13 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(LISTEN_BACKLOG)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(LISTEN_BACKLOG)
+        except OSError:
+            listening.close()
+            raise
     except OSError as error:
         raise AddressInUse(host=host, port=port, problem=error.strerror or error) from error
     listening.set_inheritable(True)

@@ -1,0 +1,104 @@
+"""Any transformers text model, encoder or decoder, without padding: one forward of [1, total] tokens.
+
+The sequences lie end to end in one row. transformers lets a library put its own attention in place of a model's
+(`AttentionInterface`); ours keeps each sequence to itself. Position ids restart at each sequence. Everything else in
+these models works token by token, so nothing is padded and nothing leaks; `self_check.py` proves it at each start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers.modeling_utils import AttentionInterface
+
+from embedway.models.attention import varlen_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from embedway.models.attention import PackedLayout
+
+ATTENTION_NAME = "embedway_packed"
+UNKNOWN_TERMS = ("softcap", "position_bias", "s_aux", "head_mask")
+"""What some models add to the scores through the interface and `varlen_attention` does not compute."""
+
+
+def packed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    packed_layout: PackedLayout,
+    windows_seen: list[int | None] | None = None,
+    **others: object,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: query [1, heads, total, dim], key and value alike to [1, total, heads, dim].
+
+    `packed_layout` arrives as a keyword of the model's forward, which models hand down unread; this holds no state
+    between calls, and a model that drops the keyword fails its self-check instead of reading another batch's layout.
+    Raises NotImplementedError where the model asks for a term that is not computed here.
+    """
+    unknown = [name for name in UNKNOWN_TERMS if others.get(name) is not None]
+    if attention_mask is not None or unknown:
+        raise NotImplementedError(f"packed attention has no {unknown or 'attention_mask'}")
+    if windows_seen is not None:
+        windows_seen.append(sliding_window)
+    causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    out = varlen_attention(q, k, v, packed_layout, scale=scaling, causal=bool(causal), window=sliding_window)
+    return out[None], None
+
+
+# No mask function is registered beside it: transformers then builds no mask at all, where one that returns None would
+# still make it look for sequence borders in the position ids at every forward.
+AttentionInterface.register(ATTENTION_NAME, packed_attention)
+
+
+class PackedTransformer:
+    """A transformers model whose attention is ours. Takes the model over: its attention implementation is changed."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        model.set_attn_implementation(ATTENTION_NAME)
+        self.model = model
+        self.first_position = first_position(model)
+
+    def hidden_states(
+        self, token_ids: torch.Tensor, layout: PackedLayout, windows_seen: list[int | None] | None = None
+    ) -> torch.Tensor:
+        """int64 [total] to [total, hidden] in the model's dtype; each layer adds its window to `windows_seen`."""
+        positions = packed_positions(layout, self.first_position)
+        watch = {} if windows_seen is None else {"windows_seen": windows_seen}
+        output = self.model(input_ids=token_ids[None], position_ids=positions[None], packed_layout=layout, **watch)
+        return output[0][0]
+
+
+class OneByOneTransformer:
+    """Any transformers model as it is, one sequence a forward: for those whose attention cannot be replaced."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    def hidden_states(self, token_ids: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
+        """int64 [total] to [total, hidden] in the model's dtype"""
+        sequences = token_ids.split(layout.lengths.tolist())
+        return torch.cat([self.model(input_ids=sequence[None])[0][0] for sequence in sequences])
+
+
+def packed_positions(layout: PackedLayout, first: int) -> torch.Tensor:
+    """int64 [total]: `first`, first + 1, … anew in each sequence."""
+    shift = torch.repeat_interleave(layout.cu_seqlens[:-1].long() - first, layout.lengths)
+    return torch.arange(len(shift), device=shift.device) - shift
+
+
+def first_position(model: nn.Module) -> int:
+    """RoBERTa and its kin number positions from padding_idx + 1, and show it in their position table; others from 0."""
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    paddings = [table.padding_idx for table in tables if isinstance(table, nn.Embedding)]
+    return next((padding + 1 for padding in paddings if padding is not None), 0)

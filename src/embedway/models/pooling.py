@@ -1,0 +1,113 @@
+"""Pooling: the hidden states of a packed batch become one vector a sequence, as sentence-transformers' Pooling module.
+
+Every mode is a function of (hidden float32 [total, size], TokensToPool) to float32 [n, size]. A mean is the sum over
+the sequence's own tokens, never a difference of running sums: a vector does not depend on the neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedway.model_spec import Pooling
+    from embedway.models.attention import PackedLayout
+
+
+@dataclass(frozen=True, slots=True)
+class TokensToPool:
+    """Which tokens of each sequence count. A left-out prompt changes every mode but `lasttoken`."""
+
+    first: torch.Tensor
+    """int64 [n]: the row of the sequence's first token"""
+    last: torch.Tensor
+    """int64 [n]: the row of its last token"""
+    skipped: torch.Tensor
+    """int64 [n]: leading tokens left out, as asked"""
+
+    @property
+    def counted_from(self) -> torch.Tensor:
+        """int64 [n]: the row of the first token that counts; the last one always does, since a mean needs a token."""
+        return torch.minimum(self.first + self.skipped, self.last)
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """int64 [n]: how many tokens count"""
+        return self.last - self.counted_from + 1
+
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(sequence, row), both int64 [counted]: each token that counts, in order, with the sequence that it is of."""
+        counts = self.counts
+        sequence = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+        before = torch.cumsum(counts, 0) - counts
+        row = torch.arange(len(sequence), device=counts.device) + (self.counted_from - before)[sequence]
+        return sequence, row
+
+
+def pool(
+    hidden: torch.Tensor, layout: PackedLayout, pool_starts: torch.Tensor, modes: tuple[Pooling, ...]
+) -> torch.Tensor:
+    """Pool hidden [total, size] (any float dtype) by each mode; returns float32 [n, size · len(modes)].
+
+    pool_starts (int [n]) counts the leading tokens that are left out. Where that would leave no token, `cls` reads the
+    first token and the others the last one; sentence-transformers gives zeros or -inf there, which is no vector.
+    """
+    ends = layout.cu_seqlens.long()
+    tokens = TokensToPool(first=ends[:-1], last=ends[1:] - 1, skipped=pool_starts)
+    states = hidden.float()
+    vectors = [POOLINGS[mode](states, tokens) for mode in modes]
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
+
+
+def cls(hidden: torch.Tensor, tokens: TokensToPool) -> torch.Tensor:
+    after_prompt = tokens.first + tokens.skipped
+    return hidden[torch.where(after_prompt <= tokens.last, after_prompt, tokens.first)]
+
+
+def lasttoken(hidden: torch.Tensor, tokens: TokensToPool) -> torch.Tensor:
+    return hidden[tokens.last]
+
+
+def mean(hidden: torch.Tensor, tokens: TokensToPool) -> torch.Tensor:
+    return _sums(hidden, tokens) / tokens.counts[:, None]
+
+
+def mean_sqrt_len_tokens(hidden: torch.Tensor, tokens: TokensToPool) -> torch.Tensor:
+    return _sums(hidden, tokens) / tokens.counts[:, None].sqrt()
+
+
+def weightedmean(hidden: torch.Tensor, tokens: TokensToPool) -> torch.Tensor:
+    """Weights 1, 2, 3, … by position in the whole sequence: leaving out a prompt does not renumber what follows."""
+    sequence, row = tokens.rows()
+    weights = (row - tokens.first[sequence] + 1).float()
+    total = hidden.new_zeros(len(tokens.first)).index_add_(0, sequence, weights)
+    return _sums(hidden[row] * weights[:, None], tokens, sequence) / total[:, None]
+
+
+def max_over_tokens(hidden: torch.Tensor, tokens: TokensToPool) -> torch.Tensor:
+    sequence, row = tokens.rows()
+    lowest = hidden.new_full((len(tokens.first), hidden.shape[1]), -torch.inf)
+    return lowest.scatter_reduce_(0, sequence[:, None].expand(-1, hidden.shape[1]), hidden[row], reduce="amax")
+
+
+POOLINGS: dict[Pooling, Callable[[torch.Tensor, TokensToPool], torch.Tensor]] = {
+    "cls": cls,
+    "lasttoken": lasttoken,
+    "max": max_over_tokens,
+    "mean": mean,
+    "mean_sqrt_len_tokens": mean_sqrt_len_tokens,
+    "weightedmean": weightedmean,
+}
+
+
+def _sums(hidden: torch.Tensor, tokens: TokensToPool, sequence: torch.Tensor | None = None) -> torch.Tensor:
+    """Sums over the tokens that count; `hidden` holds only those where their `sequence` is given."""
+    if sequence is None:
+        sequence, row = tokens.rows()
+        hidden = hidden if len(row) == len(hidden) else hidden[row]
+    # index_add_ adds row by row: 10 times as fast on CPU as segment_reduce
+    return hidden.new_zeros(len(tokens.first), hidden.shape[1]).index_add_(0, sequence, hidden)

@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test goes to the network
+
+# A busy machine must not fail a test: no deadlines.
+settings.register_profile("embedway", deadline=None)
+settings.load_profile("embedway")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from fake_model import NAN_ID, POISON_ID, FakeModel, fake_vector
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedway.engine.model_runner import ModelRunner
+from embedway.errors import ItemFailed, NonFiniteVector
+from embedway.models.interface import PackedBatch
+
+
+def batch_of(sequences: list[list[int]]) -> PackedBatch:
+    cu_seqlens = np.cumsum([0, *map(len, sequences)]).astype(np.int32)
+    return PackedBatch(np.concatenate(sequences).astype(np.int32), cu_seqlens, np.zeros(len(sequences), np.int32))
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    logging.getLogger("embedway.engine").setLevel(logging.CRITICAL)
+
+
+ids = st.sampled_from([1, 2, 3, 4, 5, 6, POISON_ID, NAN_ID])
+
+
+@given(st.lists(st.lists(ids, min_size=1, max_size=4), min_size=1, max_size=12))
+def test_only_the_sequences_at_fault_fail_and_the_others_get_their_own_vectors(sequences: list[list[int]]) -> None:
+    outcome = ModelRunner(FakeModel()).run(batch_of(sequences))
+    for i, sequence in enumerate(sequences):
+        if POISON_ID in sequence:
+            assert outcome.faults[i] is ItemFailed
+        elif NAN_ID in sequence:
+            assert outcome.faults[i] is NonFiniteVector
+        else:
+            assert i not in outcome.faults
+            np.testing.assert_array_equal(outcome.vectors[i], fake_vector(sequence))
+    assert np.isfinite(outcome.vectors).all()
+
+
+def test_a_batch_without_faults_runs_once() -> None:
+    model = FakeModel()
+    ModelRunner(model).run(batch_of([[1], [2, 3], [4]]))
+    assert len(model.batches) == 1
