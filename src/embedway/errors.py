@@ -131,7 +131,7 @@ class AdaptersNotSupported(RequestError):
 
 
 class MediaNotSupported(RequestError):
-    sentence = "'{param}' is {kind} input, but the model {model!r} reads text only."
+    sentence = "'{param}' is {kind} input, but the model of this server reads text only."
     code = "media_not_supported"
 
 

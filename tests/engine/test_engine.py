@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from fake_model import NAN_ID, POISON_ID, FakeModel, fake_vector
 
-from embedway.engine.client import EngineClient, PackedSequences
+from embedway.engine.client import EngineClient
 from embedway.engine.loop import Engine, EngineIdentity
 from embedway.errors import EngineNotReady, ItemFailed, NonFiniteVector
 from embedway.models.interface import EmbeddingModel, PackedBatch
+from embedway.packed_sequences import PackedSequences
 
 
 class GatedModel(FakeModel):

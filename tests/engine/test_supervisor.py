@@ -17,11 +17,12 @@ import pytest
 from fake_model import CRASH_ID, fake_vector
 
 from embedway.child_process import ChildFailed, ChildProcess
-from embedway.engine.client import EngineClient, PackedSequences
+from embedway.engine.client import EngineClient
 from embedway.engine.supervisor import Slot, Supervisor, listen
 from embedway.engine.wire import EngineConfig
 from embedway.errors import AddressInUse, EngineLost, StartupError
 from embedway.model_spec import ModelSpec
+from embedway.packed_sequences import PackedSequences
 
 SPEC = ModelSpec(
     name="fake",

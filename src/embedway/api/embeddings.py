@@ -14,12 +14,13 @@ from embedway.api.context import ApiContext, context_of
 from embedway.api.error_response import request_id_of
 from embedway.api.request_context import is_safe_request_id
 from embedway.api.schemas import EmbeddingRequest, EmbeddingResponse, EncodeRequest, json_request, read_body
-from embedway.engine.client import EmbedResult, PackedSequences
+from embedway.engine.client import EmbedResult
 from embedway.errors import AdaptersNotSupported, InvalidType, InvalidValue, MediaNotSupported, MissingField
 from embedway.inputs.items import Items, describe_json_type, parse_input
-from embedway.inputs.sequences import InputOptions, Sequences
+from embedway.inputs.sequences import InputOptions
 from embedway.outputs.encoding import embedding_response
-from embedway.outputs.vector_types import check_dimensions, finish
+from embedway.outputs.vector_types import check_dimensions, check_output_dtype, finish
+from embedway.packed_sequences import PackedSequences
 
 router = APIRouter(tags=["Embeddings"])
 
@@ -43,6 +44,8 @@ async def create_embeddings(request: Request) -> Response:
     accept_request_id(request, body.rid, items)
     refuse_adapters(body.lora_path, items)
     dimensions = check_dimensions(context.model.spec, body.dimensions, allow_any=context.settings.matryoshka)
+    output_dtype, normalize = body.output_dtype or "float32", body.normalize is not False
+    check_output_dtype(output_dtype, dimension=dimensions or context.model.spec.dimension, normalize=normalize)
     options = InputOptions(body.input_type, body.prompt_name, body.prompt, body.truncate or context.settings.truncate)
 
     sequences = await tokenize(context, items, options)
@@ -50,10 +53,7 @@ async def create_embeddings(request: Request) -> Response:
 
     def write() -> bytes:
         vectors = finish(
-            result.vectors,
-            dimensions=dimensions,
-            normalize=body.normalize is not False,
-            output_dtype=body.output_dtype or "float32",
+            result.vectors, dimensions=dimensions, normalize=normalize, output_dtype=output_dtype
         )
         return embedding_response(
             vectors,
@@ -89,26 +89,25 @@ async def encode(request: Request) -> Response:
             "meta_info": {
                 "id": request_id,
                 "finish_reason": {"type": "stop"},
-                "prompt_tokens": len(token_ids),
+                "prompt_tokens": num_tokens,
                 "e2e_latency": latency,
             },
         }
-        for vector, request_id, token_ids in zip(vectors, ids, sequences.token_ids, strict=True)
+        for vector, request_id, num_tokens in zip(vectors, ids, sequences.lengths.tolist(), strict=True)
     ]
     content = orjson.dumps(answers[0] if items.is_single else answers, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, media_type="application/json")
 
 
-async def tokenize(context: ApiContext, items: Items, options: InputOptions) -> Sequences:
+async def tokenize(context: ApiContext, items: Items, options: InputOptions) -> PackedSequences:
     """Items → sequences, within the limits of the request."""
     if items.num_characters <= INLINE_CHARACTERS:
         return context.sequences.make(items, options)
     return await asyncio.to_thread(context.sequences.make, items, options)
 
 
-async def embed(context: ApiContext, sequences: Sequences, items: Items, *, priority: int) -> EmbedResult:
-    packed = PackedSequences.of(sequences.token_ids, pool_start=sequences.pool_start)
-    result = await context.engine.embed(packed, priority=priority, param=items.param)
+async def embed(context: ApiContext, sequences: PackedSequences, items: Items, *, priority: int) -> EmbedResult:
+    result = await context.engine.embed(sequences, priority=priority, param=items.param)
     context.metrics.embedded(sequences, result)
     return result
 
@@ -126,7 +125,7 @@ def the_one_given(body: EncodeRequest) -> tuple[str, Any]:
     """/encode takes `text` or `input_ids`: the name and the value of the one that was given."""
     for media in _MEDIA:
         if getattr(body, media.field) is not None:
-            raise MediaNotSupported(param=media.field, kind=media.kind, model="of this server")
+            raise MediaNotSupported(param=media.field, kind=media.kind)
     if body.text is not None and body.input_ids is not None:
         raise InvalidValue(param="input_ids", problem="is given together with 'text': send one of them")
     if body.text is None and body.input_ids is None:

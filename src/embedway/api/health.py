@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from embedway.api.context import ApiContext, context_of
-from embedway.engine.client import PackedSequences
 from embedway.errors import EngineNotReady
 from embedway.inputs.items import parse_input
 from embedway.inputs.sequences import InputOptions
@@ -36,7 +35,7 @@ async def readyz(request: Request) -> dict[str, str]:
 async def health_generate(request: Request) -> dict[str, str]:
     context = context_of(request)
     sequences = context.sequences.make(parse_input("ready?", max_items=1), InputOptions(truncate="end"))
-    await context.engine.embed(PackedSequences.of(sequences.token_ids))
+    await context.engine.embed(sequences)
     return {"status": "ready"}
 
 

@@ -21,6 +21,7 @@ import zmq.asyncio
 
 from embedway.engine import wire
 from embedway.errors import EngineLost, EngineNotReady, InternalFault, ItemFailed, NonFiniteVector, ServerFault
+from embedway.packed_sequences import PackedSequences
 
 logger = logging.getLogger("embedway.engine.client")
 
@@ -32,28 +33,6 @@ RESCUE_SECONDS = 60.0
 """A request whose engine died waits this long for another one."""
 
 FAULTS: dict[str, type[ServerFault]] = {fault.code: fault for fault in (ItemFailed, NonFiniteVector)}
-
-
-@dataclass(frozen=True, slots=True)
-class PackedSequences:
-    """A request's sequences, end to end."""
-
-    token_ids: npt.NDArray[np.int32]
-    """int32 [total]"""
-    cu_seqlens: npt.NDArray[np.int32]
-    """int32 [n + 1]"""
-    pool_start: int = 0
-
-    @classmethod
-    def of(cls, sequences: Sequence[npt.NDArray[np.int32]], *, pool_start: int = 0) -> PackedSequences:
-        cu_seqlens = np.zeros(len(sequences) + 1, dtype=np.int32)
-        np.cumsum([len(s) for s in sequences], out=cu_seqlens[1:])
-        token_ids = sequences[0] if len(sequences) == 1 else np.concatenate(sequences)
-        return cls(np.ascontiguousarray(token_ids, dtype=np.int32), cu_seqlens, pool_start)
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.token_ids)
 
 
 @dataclass(frozen=True, slots=True)

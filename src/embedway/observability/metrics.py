@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 if TYPE_CHECKING:
     from embedway.engine.client import EmbedResult
     from embedway.engine.wire import Status
-    from embedway.inputs.sequences import Sequences
+    from embedway.packed_sequences import PackedSequences
 
 LATENCY_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
 
@@ -78,8 +78,8 @@ class Metrics:
         self._requests.labels(route, str(status)).inc()
         self._latency.labels(route).observe(seconds)
 
-    def embedded(self, sequences: Sequences, result: EmbedResult) -> None:
-        self._items.inc(len(sequences.token_ids))
+    def embedded(self, sequences: PackedSequences, result: EmbedResult) -> None:
+        self._items.inc(sequences.num_sequences)
         self._tokens.inc(sequences.num_tokens)
         self._queue.observe(result.queue_seconds)
         self._compute.observe(result.compute_seconds)
