@@ -274,7 +274,7 @@ def byte_level(roles: Mapping[str, str], first: str | None, last: str | None) ->
     return finish(tokenizer, roles, first, last)
 
 
-def unigram(roles: Mapping[str, str], first: str, last: str) -> TinyTokenizer:
+def unigram(roles: Mapping[str, str], first: str | None, last: str) -> TinyTokenizer:
     """Unigram with the ▁ word mark, as XLM-RoBERTa's."""
     specials = list(dict.fromkeys(roles.values()))
     pieces = [(piece, 0.0) for piece in specials]
@@ -323,6 +323,7 @@ MODERNBERT_ROLES = {
 }
 LLAMA_ROLES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
 QWEN_ROLES = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+T5_ROLES = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 GEMMA_ROLES = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
 LLAMA_TOKENIZER = partial(byte_level, LLAMA_ROLES, "<s>", "</s>")
 QWEN_TOKENIZER = partial(byte_level, QWEN_ROLES, None, "<|endoftext|>")
@@ -330,6 +331,8 @@ QWEN_TOKENIZER = partial(byte_level, QWEN_ROLES, None, "<|endoftext|>")
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROBERTA = {**SMALL, "type_vocab_size": 1}
 DISTILBERT = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4}
+DEBERTA = {**SMALL, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
+T5 = {"d_model": 32, "d_ff": 64, "d_kv": 8, "num_layers": 2, "num_decoder_layers": 1, "num_heads": 4}
 GROUPED = {**SMALL, "num_key_value_heads": 2}
 FAMILIES: dict[str, Family] = {
     "bert": Family("bert", BERT_TOKENIZER, SMALL),
@@ -352,5 +355,8 @@ FAMILIES: dict[str, Family] = {
         partial(byte_level, GEMMA_ROLES, "<bos>", "<eos>"),
         {**GROUPED, "head_dim": 16, "sliding_window": 8, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
     ),
+    # these two do not go through transformers' attention interface, or add a term of their own to the scores
+    "deberta-v2": Family("deberta-v2", BERT_TOKENIZER, DEBERTA),
+    "t5": Family("t5", partial(unigram, T5_ROLES, None, "</s>"), T5),
 }
 """The families by the name that `tiny_checkpoint` takes."""

@@ -5,36 +5,37 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from embedway.config import DEFAULT_MODEL, Dtype, PoolingMode, Truncate
+from embedway.config import DEFAULT_MODEL, Dtype, PoolingMode
 from embedway.engine.batch import pack
 from embedway.engine.model_runner import ModelRunner
 from embedway.engine.scheduler import QueuedRequest, Scheduler
-from embedway.inputs.items import parse_input
+from embedway.inputs.items import Items, parse_input
 from embedway.inputs.sequences import InputOptions, SequenceMaker
-from embedway.model_spec import ModelSpec
+from embedway.inputs.tokenizer import Truncate
 from embedway.models.architectures import load_model
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
 from embedway.models.cpu_threads import set_threads
-from embedway.outputs.vector_types import OutputDtype, check_dimensions, finish
+from embedway.models.tokenizer_conversion import converted
+from embedway.outputs.vector_types import OutputDtype, Vectors, check_dimensions, check_output_dtype, finish
 from embedway.packed_sequences import PackedSequences
 
-Input = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Sequence[Mapping[str, str]]
+Input: TypeAlias = "str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Sequence[Mapping[str, str]]"
+UNLIMITED = 2**62
 
 
 class Embedder:
-    """A model in this process.
+    """A model in this process. Calls from several threads take turns.
 
+    >>> from embedway import Embedder
     >>> embedder = Embedder("sentence-transformers/all-MiniLM-L6-v2")
     >>> embedder.embed(["a cat", "a feline"]).shape
     (2, 384)
-
-    Raises ModelNotAvailable or UnsupportedCheckpoint where the model cannot be loaded. May be shared by threads: calls
-    take turns.
     """
 
     def __init__(
@@ -51,4 +52,85 @@ class Embedder:
         threads: int = 0,
         max_batch_tokens: int = 1024,
     ) -> None:
-        ...
+        """Load a model: a Hugging Face id or a folder. The settings are those of `embedway serve`.
+
+        Raises ModelNotAvailable, UnsupportedCheckpoint or InvalidSetting.
+        """
+        location = locate(str(model), revision=revision, trust_remote_code=trust_remote_code)
+        spec = read_spec(
+            location,
+            name=str(model),
+            pooling=pooling,
+            max_length=max_length,
+            trust_remote_code=trust_remote_code,
+        )
+        set_threads(threads)
+        with converted(spec) as readable:
+            self._sequences = SequenceMaker.load(readable, max_request_tokens=UNLIMITED)
+        self._runner = ModelRunner(load_model(spec, dtype=dtype, device=device))
+        self._max_batch_tokens = max_batch_tokens
+        self._matryoshka = matryoshka
+        self._lock = threading.Lock()
+        self.spec = spec
+
+    def embed(
+        self,
+        texts: Input,
+        *,
+        input_type: str | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate: Truncate = "none",
+        dimensions: int | None = None,
+        normalize: bool = True,
+        output_dtype: OutputDtype = "float32",
+    ) -> Vectors:
+        """Embed texts or token ids, in any form that `input` of POST /v1/embeddings has.
+
+        Returns [n, dimension], or [dimension] for a single string, list of ids or object; float32 of unit length unless
+        the arguments say otherwise. An empty list gives [0, dimension]. Raises the errors of the HTTP API, with the same
+        sentences.
+        """
+        length = check_dimensions(self.spec, dimensions, allow_any=self._matryoshka)
+        check_output_dtype(output_dtype, dimension=length or self.spec.dimension, normalize=normalize)
+        if not isinstance(texts, str | Mapping) and len(texts) == 0:
+            empty = np.empty((0, self.spec.dimension), dtype=np.float32)
+            return finish(empty, dimensions=length, normalize=normalize, output_dtype=output_dtype)
+        items = parse_input(_plain(texts), max_items=UNLIMITED, field="texts")
+        sequences = self._sequences.make(items, InputOptions(input_type, prompt_name, prompt, truncate))
+        vectors = self._run(sequences, items)
+        finished = finish(vectors, dimensions=length, normalize=normalize, output_dtype=output_dtype)
+        return finished[0] if items.is_single else finished
+
+    def _run(self, sequences: PackedSequences, items: Items) -> npt.NDArray[np.float32]:
+        """float32 [n, dimension], not normalised. Raises ItemFailed or NonFiniteVector."""
+        request = QueuedRequest(0, sequences.token_ids, sequences.cu_seqlens, sequences.pool_start)
+        scheduler = Scheduler[QueuedRequest](max_batch_tokens=self._max_batch_tokens)
+        scheduler.add(request)
+        vectors = np.empty((sequences.num_sequences, self.spec.dimension), dtype=np.float32)
+        with self._lock:
+            while slices := scheduler.next_batch():
+                outcome = self._runner.run(pack(slices))
+                first, stop = slices[0].start, slices[-1].stop
+                for i, fault in sorted(outcome.faults.items()):
+                    raise fault(param=items.param(first + i))
+                vectors[first:stop] = outcome.vectors
+        return vectors
+
+
+def _plain(texts: Input) -> object:
+    """Any sequences as the lists that JSON would have given; numpy's integers as Python's."""
+    if isinstance(texts, str):
+        return texts
+    if isinstance(texts, Mapping):
+        return dict(texts)
+    if isinstance(texts, np.ndarray):
+        return texts.tolist()
+    return [
+        part if isinstance(part, str) else int(part) if isinstance(part, np.integer) else _plain_part(part)
+        for part in texts
+    ]
+
+
+def _plain_part(part: object) -> object:
+    return _plain(part) if isinstance(part, Sequence | Mapping | np.ndarray) else part  # ty: ignore[invalid-argument-type]

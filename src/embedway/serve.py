@@ -38,7 +38,12 @@ async def serve(settings: Settings, on_ready: Callable[[Serving], object]) -> in
     """Serve until a signal; return the exit status. Raises StartupError, or ChildFailed."""
     listening = listen(settings.host, settings.port)
     with runtime_folder() as folder:
-        location = locate(settings.model_path, revision=settings.revision, download_dir=settings.download_dir)
+        location = locate(
+            settings.model_path,
+            revision=settings.revision,
+            download_dir=settings.download_dir,
+            trust_remote_code=settings.trust_remote_code,
+        )
         spec = prepare_spec(settings, location, folder)
         supervisor = Supervisor(
             slots=[*engine_slots(settings, spec, folder), *api_slots(settings, spec, folder, listening.fileno())],

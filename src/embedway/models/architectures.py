@@ -58,20 +58,22 @@ def load_model(spec: ModelSpec, *, dtype: str, device: str) -> EmbeddingModel:
 
 def load_encoder(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> TokenEncoder:
     """The model packed and checked against transformers; one sequence at a time where it cannot be packed."""
-    model = load_transformer(spec, dtype, device)
-    if positions_stand_alone(model, spec.max_length) and (encoder := pack_and_check(model, spec)):
+    encoder = load_packed(spec, dtype, device)
+    if encoder is not None:
         return encoder
     if spec.bidirectional is not None:
         # transformers' own attention may ignore the declared direction, so there is no safe way to run it
         problem = f"its attention cannot be made {'bidirectional' if spec.bidirectional else 'causal'} as it declares"
         raise UnsupportedCheckpoint(folder=spec.folder, problem=problem)
     logger.warning("%s (%s) cannot be packed: it runs one sequence at a time, slowly", spec.name, spec.model_type)
-    # loaded anew: packing changed the first one
     return OneByOneTransformer(load_transformer(spec, dtype, device))
 
 
-def pack_and_check(model: PreTrainedModel, spec: ModelSpec) -> TokenEncoder | None:
-    """Change the model to run packed; None where it then disagrees with transformers' own result."""
+def load_packed(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> TokenEncoder | None:
+    """The model, changed to run packed; None where it then disagrees with transformers' own result."""
+    model = load_transformer(spec, dtype, device)
+    if not positions_stand_alone(model, spec.max_length):
+        return None
     check = SelfCheck(model, spec)
     try:
         encoder = ENCODERS.get(spec.model_type, PackedTransformer)(model)

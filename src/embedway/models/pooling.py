@@ -26,26 +26,17 @@ class TokensToPool:
     """int64 [n]: the row of the sequence's first token"""
     last: torch.Tensor
     """int64 [n]: the row of its last token"""
-    skipped: torch.Tensor
-    """int64 [n]: leading tokens left out, as asked"""
-
-    @property
-    def counted_from(self) -> torch.Tensor:
-        """int64 [n]: the row of the first token that counts; the last one always does, since a mean needs a token."""
-        return torch.minimum(self.first + self.skipped, self.last)
-
-    @property
-    def counts(self) -> torch.Tensor:
-        """int64 [n]: how many tokens count"""
-        return self.last - self.counted_from + 1
+    after_prompt: torch.Tensor
+    """int64 [n]: the row after the tokens that are left out; beyond `last` where all of them are"""
+    counts: torch.Tensor
+    """int64 [n]: how many tokens count, at least 1: the last one always does, since a mean needs a token"""
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(sequence, row), both int64 [counted]: each token that counts, in order, with the sequence that it is of."""
-        counts = self.counts
-        sequence = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-        before = torch.cumsum(counts, 0) - counts
-        row = torch.arange(len(sequence), device=counts.device) + (self.counted_from - before)[sequence]
-        return sequence, row
+        numbers = torch.arange(len(self.counts), device=self.counts.device)
+        sequence = torch.repeat_interleave(numbers, self.counts)
+        shift = self.last + 1 - torch.cumsum(self.counts, 0)  # a sequence's tokens count up to its last one
+        return sequence, torch.arange(len(sequence), device=sequence.device) + shift[sequence]
 
 
 def pool(
@@ -57,15 +48,16 @@ def pool(
     first token and the others the last one; sentence-transformers gives zeros or -inf there, which is no vector.
     """
     ends = layout.cu_seqlens.long()
-    tokens = TokensToPool(first=ends[:-1], last=ends[1:] - 1, skipped=pool_starts)
+    first, last = ends[:-1], ends[1:] - 1
+    after_prompt = first + pool_starts
+    tokens = TokensToPool(first, last, after_prompt, counts=last + 1 - torch.minimum(after_prompt, last))
     states = hidden.float()
     vectors = [POOLINGS[mode](states, tokens) for mode in modes]
     return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
 
 
 def cls(hidden: torch.Tensor, tokens: TokensToPool) -> torch.Tensor:
-    after_prompt = tokens.first + tokens.skipped
-    return hidden[torch.where(after_prompt <= tokens.last, after_prompt, tokens.first)]
+    return hidden[torch.where(tokens.after_prompt <= tokens.last, tokens.after_prompt, tokens.first)]
 
 
 def lasttoken(hidden: torch.Tensor, tokens: TokensToPool) -> torch.Tensor:

@@ -62,8 +62,11 @@ class SelfCheck:
 
 def sample_token_ids(count: int, spec: ModelSpec) -> torch.Tensor:
     """int64 [count]: ids spread over the vocabulary, none of them padding (some models skip it in their positions)."""
-    ids = (torch.arange(1, count + 1) * 7919) % spec.vocab_size
-    return torch.where(ids == spec.pad_token_id, (ids + 1) % spec.vocab_size, ids) if spec.pad_token_id else ids
+    step = max(1, int(spec.vocab_size * 0.618))  # the golden ratio visits a range evenly, however many ids are drawn
+    ids = (torch.arange(1, count + 1) * step) % spec.vocab_size
+    if spec.pad_token_id is None:
+        return ids
+    return torch.where(ids == spec.pad_token_id, (ids + 1) % spec.vocab_size, ids)
 
 
 def windows_match(config: PreTrainedConfig, windows: list[int | None]) -> bool:

@@ -1,0 +1,1 @@
+"""Benchmarks: programs a user can run, each one command that prints a table."""

