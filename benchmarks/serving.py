@@ -130,7 +130,10 @@ def main() -> None:
     parser.add_argument("--server-flags", default="", help="further flags of `embedway serve`")
     arguments = parser.parse_args()
     print(describe_machine())
-    libraries = [Contestant("sentence-transformers encode", "sentence_transformers"), Contestant("Embedway engine", "embedway")]
+    libraries = [
+        Contestant("sentence-transformers encode", "sentence_transformers"),
+        Contestant("Embedway engine", "embedway"),
+    ]
     server = ServerProcess(MODEL, "--truncate", "end", *arguments.server_flags.split())
     try:
         print(f"Ready {server.seconds_to_ready:.1f} s after the command, memory {server.resident_mb()} MB in all\n")

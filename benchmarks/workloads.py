@@ -9,7 +9,6 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-
 NUM_WORDS = 40_000
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from fake_model import FakeModel
-
 from embedway.engine.loop import EngineIdentity, main
 from embedway.engine.wire import EngineConfig
 from embedway.errors import UnsupportedCheckpoint
+from fake_model import FakeModel
 
 
 def load(config: EngineConfig) -> EngineIdentity:

@@ -14,10 +14,10 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.text import Text
 
-from embedway import __version__
 from embedway.config import Settings, flags_of, group_of, load_settings
 from embedway.errors import StartupError
 from embedway.observability.logs import configure_logging
+from embedway.version import __version__
 
 app = typer.Typer(
     name="embedway",

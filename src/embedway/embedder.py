@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -17,11 +19,12 @@ from embedway.engine.scheduler import QueuedRequest, Scheduler
 from embedway.inputs.items import Items, parse_input
 from embedway.inputs.sequences import InputOptions, SequenceMaker
 from embedway.inputs.tokenizer import Truncate
+from embedway.model_spec import ModelSpec
 from embedway.models.architectures import load_model
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
 from embedway.models.cpu_threads import set_threads
-from embedway.models.tokenizer_conversion import converted
+from embedway.models.tokenizer_conversion import convert, needs_conversion
 from embedway.outputs.vector_types import OutputDtype, Vectors, check_dimensions, check_output_dtype, finish
 from embedway.packed_sequences import PackedSequences
 
@@ -65,8 +68,7 @@ class Embedder:
             trust_remote_code=trust_remote_code,
         )
         set_threads(threads)
-        with converted(spec) as readable:
-            self._sequences = SequenceMaker.load(readable, max_request_tokens=UNLIMITED)
+        self._sequences = _sequence_maker(spec)
         self._runner = ModelRunner(load_model(spec, dtype=dtype, device=device))
         self._max_batch_tokens = max_batch_tokens
         self._matryoshka = matryoshka
@@ -116,6 +118,16 @@ class Embedder:
                     raise fault(param=items.param(first + i))
                 vectors[first:stop] = outcome.vectors
         return vectors
+
+
+def _sequence_maker(spec: ModelSpec) -> SequenceMaker:
+    """With a tokenizer.json made of an older kind of tokenizer, where there is none."""
+    if not needs_conversion(spec):
+        return SequenceMaker.load(spec, max_request_tokens=UNLIMITED)
+    with tempfile.TemporaryDirectory() as folder:
+        convert(spec.tokenizer_folder, folder)
+        readable = msgspec.structs.replace(spec, tokenizer_folder=folder)
+        return SequenceMaker.load(readable, max_request_tokens=UNLIMITED)
 
 
 def _plain(texts: Input) -> object:

@@ -6,14 +6,14 @@ import json
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from embedway import __version__
+from embedway.version import __version__
 
 if TYPE_CHECKING:
     from embedway.serve import Serving
 
+NAME_WIDTH = 11
 SOURCES = {
     "folder": "a local folder",
     "hub_cache": "the Hub cache",
@@ -26,12 +26,10 @@ def print_banner(serving: Serving) -> None:
     """Print what is served, as it really is, and a line to try it with."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble(("Embedway ", "bold"), __version__, " is ready at ", (_url(serving), "bold cyan")))
-    table = Table.grid(padding=(0, 2))
     for name, value in _rows(serving):
-        table.add_row(Text(f"  {name}", style="dim"), Text(value, overflow="fold"))
-    console.print(table)
+        console.print(Text.assemble((f"  {name:<{NAME_WIDTH}}", "dim"), value))
     console.print(Text("  Try it:", style="dim"))
-    console.print(Text(_curl(serving)), "")
+    console.print(Text(_curl(serving)))
 
 
 def _rows(serving: Serving) -> list[tuple[str, str]]:
@@ -58,7 +56,10 @@ _TOO_LONG = {"none": "refused", "end": "cut at the end", "start": "cut at the st
 
 def _dimension(serving: Serving) -> str:
     declared = serving.spec.matryoshka_dimensions
-    return f"{serving.spec.dimension}" + (f", or {', '.join(map(str, declared))}" if declared else "")
+    if not declared:
+        return str(serving.spec.dimension)
+    shown = ", ".join(map(str, declared)) if len(declared) <= 12 else f"any from {declared[0]}"
+    return f"{serving.spec.dimension}, or {shown} ('dimensions')"
 
 
 def _access(serving: Serving) -> str:

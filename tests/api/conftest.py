@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_model import FakeModel
 
 from embedway.api.app import create_app
 from embedway.api.context import ApiContext
@@ -24,6 +23,7 @@ from embedway.model_spec import ModelSpec
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
 from embedway.observability.metrics import Metrics
+from fake_model import FakeModel
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 Connect = Callable[..., contextlib.AbstractAsyncContextManager[httpx.AsyncClient]]

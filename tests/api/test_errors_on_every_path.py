@@ -93,7 +93,15 @@ async def test_a_body_over_the_limit_is_a_413_whether_its_length_is_declared_or_
 
 async def test_without_the_key_everything_but_health_is_a_401(connect: Connect) -> None:
     async with connect(api_key=["first", "second"]) as client:
-        for path in ("/v1/models", "/metrics", "/docs", "/openapi.json", "/server_info", "/nothing", "/health_generate"):
+        for path in (
+            "/v1/models",
+            "/metrics",
+            "/docs",
+            "/openapi.json",
+            "/server_info",
+            "/nothing",
+            "/health_generate",
+        ):
             response = await client.get(path)
             check_error(response, 401, "invalid_api_key")
             assert response.headers["www-authenticate"] == "Bearer"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_model import NAN_ID, POISON_ID, FakeModel, fake_vector
 
 from embedway.engine.client import EngineClient
 from embedway.engine.loop import Engine, EngineIdentity
 from embedway.errors import EngineNotReady, ItemFailed, NonFiniteVector
 from embedway.models.interface import EmbeddingModel, PackedBatch
 from embedway.packed_sequences import PackedSequences
+from fake_model import NAN_ID, POISON_ID, FakeModel, fake_vector
 
 
 class GatedModel(FakeModel):
@@ -93,7 +93,9 @@ async def test_each_request_gets_its_own_vectors_in_its_own_order(
     start_engine(FakeModel(), address)
     await until(lambda: client.is_ready)
     rng = np.random.default_rng(0)
-    requests = [[rng.integers(1, 600, rng.integers(1, 40)).tolist() for _ in range(rng.integers(1, 9))] for _ in range(60)]
+    requests = [
+        [rng.integers(1, 600, rng.integers(1, 40)).tolist() for _ in range(rng.integers(1, 9))] for _ in range(60)
+    ]
     results = await asyncio.gather(*(client.embed(packed(*sequences)) for sequences in requests))
     for sequences, result in zip(requests, results, strict=True):
         np.testing.assert_array_equal(result.vectors, np.stack([fake_vector(ids) for ids in sequences]))

@@ -4,13 +4,13 @@ import logging
 
 import numpy as np
 import pytest
-from fake_model import NAN_ID, POISON_ID, FakeModel, fake_vector
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedway.engine.model_runner import ModelRunner
 from embedway.errors import ItemFailed, NonFiniteVector
 from embedway.models.interface import PackedBatch
+from fake_model import NAN_ID, POISON_ID, FakeModel, fake_vector
 
 
 def batch_of(sequences: list[list[int]]) -> PackedBatch:

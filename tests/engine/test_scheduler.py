@@ -44,7 +44,9 @@ def test_a_batch_keeps_its_budget_unless_one_sequence_alone_is_longer(lengths: l
         assert tokens_of(slices) <= budget or len(sequences_of(slices)) == 1
 
 
-@given(st.lists(st.one_of(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 30), st.none()), max_size=40))
+@given(
+    st.lists(st.one_of(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 30), st.none()), max_size=40)
+)
 def test_any_mix_of_adding_cancelling_and_taking_keeps_the_books(steps: list[list[int] | int | None]) -> None:
     """A list adds a request, a number cancels that request, None takes a batch."""
     scheduler = Scheduler[QueuedRequest](max_batch_tokens=10)

@@ -10,12 +10,11 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import fake_engine
 import numpy as np
 import psutil
 import pytest
-from fake_model import CRASH_ID, fake_vector
 
+import fake_engine
 from embedway.child_process import ChildFailed, ChildProcess
 from embedway.engine.client import EngineClient
 from embedway.engine.supervisor import Slot, Supervisor, listen
@@ -23,6 +22,7 @@ from embedway.engine.wire import EngineConfig
 from embedway.errors import AddressInUse, EngineLost, StartupError
 from embedway.model_spec import ModelSpec
 from embedway.packed_sequences import PackedSequences
+from fake_model import CRASH_ID, fake_vector
 
 SPEC = ModelSpec(
     name="fake",

@@ -92,7 +92,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
         do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the method it replaces
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -159,6 +159,21 @@ def test_a_cache_with_a_missing_shard_does_not_count(tmp_path: Path) -> None:
     assert locate("me/mine", download_dir=tmp_path).source == "hub_cache"
 
 
+def test_what_transformers_cached_without_the_declarations_does_not_count(tmp_path: Path) -> None:
+    files = without("modules.json", "1_Pooling/config.json")
+    snapshot = write_cache(tmp_path, "me/mine", files)
+    with pytest.raises(ModelNotAvailable, match="HF_HUB_OFFLINE"):
+        locate("me/mine", download_dir=tmp_path)
+    write(snapshot, {"README.md": "the whole of it"})
+    assert locate("me/mine", download_dir=tmp_path).source == "hub_cache"
+
+
+def test_a_note_that_the_model_has_no_declarations_counts(tmp_path: Path) -> None:
+    write_cache(tmp_path, "me/mine", without("modules.json", "1_Pooling/config.json"))
+    write(tmp_path / "models--me--mine" / ".no_exist" / COMMIT, {"modules.json": ""})
+    assert locate("me/mine", download_dir=tmp_path).source == "hub_cache"
+
+
 def test_a_cached_revision_is_found_by_its_commit(tmp_path: Path) -> None:
     write_cache(tmp_path, "me/mine", WHOLE)
     assert locate("me/mine", revision=COMMIT, download_dir=tmp_path).revision == COMMIT
@@ -214,7 +229,7 @@ def test_a_dense_module_without_safetensors_is_refused(tmp_path: Path) -> None:
         "2_Dense/config.json": "{}",
     }
     write(tmp_path, {**files, "2_Dense/pytorch_model.bin": ""})
-    with pytest.raises(UnsupportedCheckpoint, match="2_Dense has its weights in pytorch_model.bin"):
+    with pytest.raises(UnsupportedCheckpoint, match=r"2_Dense has its weights in pytorch_model\.bin"):
         locate(str(tmp_path))
 
 
@@ -283,7 +298,7 @@ def test_finding_a_model_imports_nothing_heavy(
     tmp_path: Path, find: Callable[[Path], str], unwanted: tuple[str, ...]
 ) -> None:
     code = (
-        "import sys; from embedway.models.checkpoint_location import locate; from embedway.models.checkpoint import read_spec;"
+        "import sys; import embedway.models.checkpoint; from embedway.models.checkpoint_location import locate;"
         f"locate({find(tmp_path)!r}); print([name for name in {unwanted!r} if name in sys.modules])"
     )
     environment = {"HF_HOME": str(tmp_path), "PATH": ""}

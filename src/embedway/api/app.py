@@ -6,7 +6,6 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from embedway import __version__
 from embedway.api import embeddings, health, model_list, tokenize_routes
 from embedway.api.auth import BearerAuth
 from embedway.api.body_limit import BodyLimit
@@ -15,6 +14,7 @@ from embedway.api.error_response import install_error_handlers
 from embedway.api.request_context import RequestContext
 from embedway.api.schemas import ErrorResponse
 from embedway.config import Settings
+from embedway.version import __version__
 
 ERROR_STATUSES = (400, 401, 404, 405, 413, 415, 500, 503)
 

@@ -52,9 +52,7 @@ async def create_embeddings(request: Request) -> Response:
     result = await embed(context, sequences, items, priority=body.priority or 0)
 
     def write() -> bytes:
-        vectors = finish(
-            result.vectors, dimensions=dimensions, normalize=normalize, output_dtype=output_dtype
-        )
+        vectors = finish(result.vectors, dimensions=dimensions, normalize=normalize, output_dtype=output_dtype)
         return embedding_response(
             vectors,
             encoding_format=body.encoding_format or "float",

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request
 
-from embedway import __version__
 from embedway.api.context import ApiContext, context_of
+from embedway.version import __version__
 
 router = APIRouter(tags=["Models"])
 
@@ -60,7 +60,7 @@ async def model_info(request: Request) -> dict[str, Any]:
 async def server_info(request: Request) -> dict[str, Any]:
     context = context_of(request)
     settings = context.settings.model_dump(mode="json", exclude={"api_key"})
-    engines = [None if status is None else msgspec.to_builtins(status) for status in context.engine.statuses()]
+    engines = [None if status is None else msgspec.structs.asdict(status) for status in context.engine.statuses()]
     return {
         "version": __version__,
         "versions": {name: importlib.metadata.version(name) for name in ("tokenizers", "transformers", "torch")},

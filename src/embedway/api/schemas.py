@@ -176,8 +176,11 @@ def _as_request_error(problem: ErrorDetails) -> MissingField | InvalidType | Inv
         if not isinstance(given, str):
             return InvalidType(param=param, expected=expected, got=describe_json_type(given))
         return InvalidValue(param=param, problem=f'must be {expected}, but it is "{given[:100]}"')
-    sentence = problem["msg"][0].lower() + problem["msg"][1:].replace("Input", "it")
-    return InvalidValue(param=param, problem=f"is not valid: {sentence}, but it is {str(given)[:100]}")
+    bounds = problem.get("ctx", {})
+    if kind in ("greater_than_equal", "less_than_equal"):
+        bound = f"at least {bounds['ge']}" if "ge" in bounds else f"at most {bounds['le']}"
+        return InvalidValue(param=param, problem=f"must be {bound}, but it is {given}")
+    return InvalidValue(param=param, problem="is not valid: " + problem["msg"][0].lower() + problem["msg"][1:])
 
 
 def json_request(kind: type[Body]) -> dict[str, Any]:

@@ -53,9 +53,7 @@ class Server(uvicorn.Server):
 
 async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None:
     """Serve until SIGTERM; then finish what was accepted, for at most the drain timeout."""
-    sequences = SequenceMaker.load(
-        config.spec, max_items=settings.max_items, max_request_tokens=settings.max_request_tokens
-    )
+    sequences = SequenceMaker.load(config.spec, max_request_tokens=settings.max_request_tokens)
     async with EngineClient(config.engine_addresses) as engine:
         context = ApiContext(settings, ServedModel.of(config.spec, settings), sequences, engine, Metrics())
         server_config = uvicorn.Config(

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from embedway.errors import InvalidValue, TooManyTokens
 from embedway.inputs.items import Items
-from embedway.inputs.prompts import choose_prompt, num_excluded_tokens
-from embedway.inputs.tokenizer import TextTokenizer, Truncate
+from embedway.inputs.prompts import choose_prompt, excluded_tokens
+from embedway.inputs.tokenizer import TextTokenizer, Truncate, check_token_ids
 from embedway.model_spec import ModelSpec
 from embedway.packed_sequences import PackedSequences
 
@@ -52,7 +52,7 @@ class SequenceMaker:
 
     def tokens_of(self, items: Items, *, add_special_tokens: bool) -> list[Ids]:
         """The ids of texts, however many."""
-        return self.tokenizer.encode_unlimited(items.texts, add_special_tokens=add_special_tokens)
+        return self.tokenizer.encode_whole(items.texts, add_special_tokens=add_special_tokens, param=items.param)
 
     def texts_of(self, items: Items, *, skip_special_tokens: bool) -> list[str]:
         """The texts of token ids. Raises InvalidTokenId."""
@@ -66,7 +66,7 @@ class SequenceMaker:
         ids = self.tokenizer.encode(
             items.texts, prompt=prompt, truncate=options.truncate, max_length=self.spec.max_length, param=items.param
         )
-        return PackedSequences.of(ids, pool_start=num_excluded_tokens(self.spec, self.tokenizer, prompt))
+        return PackedSequences.of(ids, pool_start=excluded_tokens(self.spec, self.tokenizer, prompt))
 
     def _of_token_ids(self, items: Items, options: InputOptions) -> PackedSequences:
         """Ids are used as they are: nothing is put before them."""
@@ -79,6 +79,12 @@ class SequenceMaker:
         )
 
     def _check(self, items: Items, i: int, *, limit: int, truncate: Truncate) -> Ids:
-        return self.tokenizer.check_token_ids(
-            items.token_ids[i], param=items.param(i), max_length=limit, truncate=truncate
+        return check_token_ids(
+            items.token_ids[i],
+            param=items.param(i),
+            vocab_size=self.spec.vocab_size,
+            max_length=limit,
+            truncate=truncate,
+            leading=self.tokenizer.leading,
+            trailing=self.tokenizer.trailing,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ Truncate = Literal["none", "end", "start"]
 
 LONG_TEXT = 2 * CHARACTERS_PER_TOKEN
 """Texts of more characters per token of the limit are read piece by piece; shorter ones are tokenized whole."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,15 +205,13 @@ def _inside_vocabulary(ids: list[int], param: str, vocab_size: int) -> Ids:
 
 
 @contextmanager
-def _unicode_only(texts: Sequence[str], param: Callable[[int], str]) -> Iterator[None]:
+def _unicode_only(texts: Sequence[str], param: Callable[[int], str]) -> Generator[None, None, None]:
     """Tell which text has a lone surrogate: the tokenizer says only that it got no string."""
     try:
         yield
     except TypeError as error:
         for i, text in enumerate(texts):
-            try:
-                text.encode()
-            except UnicodeEncodeError:
+            if _SURROGATE.search(text):
                 raise InvalidValue(param=param(i), problem="is not Unicode: it has half a surrogate pair") from error
         raise
 

@@ -170,16 +170,16 @@ class Seams:
         return after not in "'_" and before.isalpha()
 
     def _is_seam(self, text: str, place: int, *, use_pairs: bool) -> bool:
-        if unicodedata.category(text[place + 1 : place + 2] or " ").startswith("M"):
-            return False  # the character after the place is not complete
+        before, after = text[place - 1], text[place]
+        word = self.divides_words and self._may_end_word(before, after)
+        pair = use_pairs and _is_plain(before) and (_is_plain(after) or after == " ")
+        if not (word or pair) or unicodedata.category(text[place + 1 : place + 2] or " ").startswith("M"):
+            return False  # a mark might change the character after the place
         left = self._normalize(text[max(0, place - NEIGHBOURHOOD) : place])
         both = self._normalize(text[max(0, place - NEIGHBOURHOOD) : place + NEIGHBOURHOOD])
         if not left or left[-1].isspace() or len(both) == len(left) or not both.startswith(left):
             return False
-        before, after = text[place - 1], text[place]
-        divides = (
-            self.divides_words and self._may_end_word(before, after) and self._pre_tokenizer_divides(both, len(left))
-        ) or (use_pairs and _is_plain(before) and (_is_plain(after) or after == " ") and self._no_token_has(both, left))
+        divides = (word and self._pre_tokenizer_divides(both, len(left))) or (pair and self._no_token_has(both, left))
         return divides and not self._touches_added_token(text, place, both, len(left))
 
     def _normalize(self, text: str) -> str:
@@ -205,10 +205,10 @@ class Seams:
             return True
         if not self.normalized_added_tokens:
             return False
-        # A removed control character could hide such a token from the neighbourhood.
         near = text[max(0, place - NEIGHBOURHOOD) : place + NEIGHBOURHOOD]
-        is_hidden = any(unicodedata.category(c)[0] == "C" and not c.isspace() for c in near)
-        return is_hidden or any(_is_at(token, both, place_in_both) for token in self.normalized_added_tokens)
+        if not "".join(near.split()).isprintable():
+            return True  # control characters, which normalizers remove, could hide such a token
+        return any(_is_at(token, both, place_in_both) for token in self.normalized_added_tokens)
 
 
 def _is_at(token: str, text: str, place: int) -> bool:

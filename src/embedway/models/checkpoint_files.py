@@ -51,7 +51,7 @@ def missing_weights(folder: Path) -> str | None:
     others = sorted(path.name for pattern in OTHER_WEIGHTS for path in folder.glob(pattern))
     if others:
         return f"it has its weights in {others[0]}, but only safetensors are read: save it again in that format"
-    return "it has no weights (model.safetensors)"
+    return "it has no weights in safetensors format (model.safetensors)"
 
 
 def missing_in_module(folder: Path, module: Module) -> str | None:

