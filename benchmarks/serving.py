@@ -1,4 +1,4 @@
-"""This server beside sentence-transformers, on the same texts, in one run: `make bench`, or python -m benchmarks.serving.
+"""This server beside sentence-transformers, on the same texts: `make bench`, or python -m benchmarks.serving.
 
 Three contestants: sentence-transformers' `encode` (float32, its own batches, no HTTP), Embedway's engine in Python (no
 HTTP), and Embedway over HTTP at 1, 8 and 64 connections, one text a request. They take turns, round by round, each in a
@@ -60,7 +60,7 @@ class Contestant:
 
 
 async def load(url: str, texts: Sequence[str], connections: int) -> tuple[float, list[float]]:
-    """Send every text once over `connections` connections, each with one request at a time; seconds, and each request's."""
+    """Send every text once, one request at a time on each connection; return the seconds of all and of each."""
     waiting = iter([orjson.dumps({"model": MODEL, "input": text, "encoding_format": "base64"}) for text in texts])
     latencies: list[float] = []
 

@@ -19,7 +19,7 @@ class Workload:
 
 
 def documents(count: int, seed: int = 0) -> Workload:
-    """Texts of about 15 to 180 words (20 to 256 tokens of MiniLM), lengths spread evenly, 110 to 130 tokens on average."""
+    """Texts of 15 to 165 words, spread evenly: 20 to 256 tokens of MiniLM and a few more, 130 on average."""
     return Workload("documents", _texts(count, random.Random(seed), shortest=15, longest=165))
 
 

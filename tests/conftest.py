@@ -4,6 +4,9 @@ import os
 
 from hypothesis import settings
 
+# The test workers share the cores: a second thread each would only wait for the other's.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["EMBEDWAY_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test goes to the network
 
 # A busy machine must not fail a test: no deadlines.

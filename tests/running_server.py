@@ -28,12 +28,12 @@ class RunningServer:
             text=True,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "500", **(environment or {})},
         )
-        self.url = ""
+        self.url: str = ""
         self._is_ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._is_ready.wait(120)
-        if not self.url:
+        if self.process.poll() is not None or not READY.search("".join(self.log)):
             self.stop()
             raise RuntimeError("the server did not start:\n" + "".join(self.log))
 

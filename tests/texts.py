@@ -39,23 +39,8 @@ SENTENCES = [
     "x" * 150,
 ]
 WORDS = [
-    "time",
-    "year",
-    "people",
-    "way",
-    "day",
-    "man",
-    "thing",
-    "woman",
-    "life",
-    "child",
-    "world",
-    "school",
-    "state",
-    "family",
-    "student",
-    "group",
-    "country",
+    *("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child"),
+    *("world", "school", "state", "family", "student", "group", "country"),
 ]
 
 
@@ -64,8 +49,7 @@ def varied_texts(count: int, seed: int = 0) -> list[str]:
     rng = random.Random(seed)
     texts = dict.fromkeys(SENTENCES)
     while len(texts) < count:
-        parts = [
-            rng.choice(SENTENCES[:24]) if rng.random() < 0.15 else rng.choice(WORDS) for _ in range(rng.randint(1, 120))
-        ]
+        length = rng.choice([5, 20, 60, 120])
+        parts = [rng.choice(SENTENCES[:24] if rng.random() < 0.1 else WORDS) for _ in range(length)]
         texts[" ".join(parts)] = None
     return list(texts)[:count]

@@ -19,6 +19,9 @@ from embedway.errors import StartupError
 from embedway.observability.logs import configure_logging
 from embedway.version import __version__
 
+CommandLineError: Any = typer.BadParameter.__mro__[2]
+"""What Typer raises for any wrong command line: its name and home differ between Typer's versions."""
+
 app = typer.Typer(
     name="embedway",
     help="Embeddings inference server: OpenAI's /v1/embeddings for text, correct to sentence-transformers.",
@@ -101,7 +104,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         command(**arguments)
 
     run.__doc__ = command.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # ty: ignore[unresolved-attribute] - read by inspect
+    run.__signature__ = inspect.Signature(parameters)  # ty: ignore[missing-attribute] - read by inspect
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
 
@@ -148,7 +151,7 @@ def main() -> int:
     """Run the command line; a wrong flag is one line and exit status 2."""
     try:
         return app(prog_name="embedway", standalone_mode=False) or 0
-    except typer.TyperException as error:
+    except CommandLineError as error:
         return _fail(error.format_message(), 2)
     except typer.Abort:
         return 130

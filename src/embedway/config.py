@@ -31,8 +31,8 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 def setting(default: Any, group: str, text: str, *, flags: tuple[str, ...] = (), **limits: Any) -> Any:
     """Declare one setting. `flags` are further names of its flag; the first is the field's own name."""
-    extra = {"group": group, "flags": list(flags)}
-    kind = {"default_factory": list} if default == [] else {"default": default}
+    extra: dict[str, Any] = {"group": group, "flags": list(flags)}
+    kind: dict[str, Any] = {"default_factory": list} if default == [] else {"default": default}
     return Field(description=text, json_schema_extra=extra, **kind, **limits)
 
 

@@ -90,8 +90,8 @@ class Embedder:
         """Embed texts or token ids, in any form that `input` of POST /v1/embeddings has.
 
         Returns [n, dimension], or [dimension] for a single string, list of ids or object; float32 of unit length unless
-        the arguments say otherwise. An empty list gives [0, dimension]. Raises the errors of the HTTP API, with the same
-        sentences.
+        the arguments say otherwise. An empty list gives [0, dimension]. Raises the errors of the HTTP API, with the
+        same sentences.
         """
         length = check_dimensions(self.spec, dimensions, allow_any=self._matryoshka)
         check_output_dtype(output_dtype, dimension=length or self.spec.dimension, normalize=normalize)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def spec() -> ModelSpec:
 
 
 @contextlib.contextmanager
-def engine_thread(model: FakeModel, address: str):
+def engine_thread(model: FakeModel, address: str) -> Generator[None]:
     engine = Engine(EngineIdentity(model, threads=1, load_seconds=0.0), address=address, max_batch_tokens=256)
     thread = threading.Thread(target=engine.run)
     thread.start()
@@ -60,7 +60,7 @@ def connect(spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
 
     @contextlib.asynccontextmanager
-    async def start(*, with_engine: bool = True, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async def start(*, with_engine: bool = True, **settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
         values: Settings = load_settings(settings)
         address = f"ipc://{tmp_path}/engine.sock"
         with engine_thread(FakeModel(), address) if with_engine else contextlib.nullcontext():

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from embedway.outputs.vector_types import OutputDtype, finish
+from embedway.outputs.vector_types import OutputDtype, finish, normalized
 from fake_model import NAN_ID, POISON_ID, fake_vector
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -21,8 +21,7 @@ FOX_IDS = [101, 1996, 4248, 2829, 4419, 14523, 2058, 1996, 13971, 3899, 102]
 
 
 def unit(ids: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    vector = fake_vector(ids)
-    return vector / np.linalg.norm(vector)
+    return normalized(fake_vector(ids)[None])[0]
 
 
 async def embed(client: httpx.AsyncClient, value: Any, **fields: Any) -> dict[str, Any]:

@@ -109,7 +109,7 @@ async def test_without_the_key_everything_but_health_is_a_401(connect: Connect) 
         for path in ("/health", "/livez", "/readyz"):
             assert (await client.get(path)).status_code == 200
         for header in ("Bearer wrong", "Basic first", "first", "Bearer ", "Bearer first second", "Bearer f\xfcrst"):
-            response = await client.get("/v1/models", headers={"Authorization": header.encode("latin-1")})
+            response = await client.get("/v1/models", headers={b"Authorization": header.encode("latin-1")})
             check_error(response, 401, "invalid_api_key")
         for key in ("first", "second"):
             response = await client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})

@@ -12,7 +12,7 @@ token_lists = st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=
 
 def queued(sequences: list[list[int]], pool_start: int = 0) -> QueuedRequest:
     cu_seqlens = np.cumsum([0, *map(len, sequences)]).astype(np.int32)
-    return QueuedRequest(0, np.asarray(sum(sequences, []), dtype=np.int32), cu_seqlens, pool_start)
+    return QueuedRequest(0, np.concatenate(sequences).astype(np.int32), cu_seqlens, pool_start)
 
 
 @given(st.lists(st.tuples(token_lists, st.integers(0, 3), st.data()), min_size=1, max_size=4))

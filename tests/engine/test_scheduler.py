@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ def request(key: int, lengths: list[int]) -> QueuedRequest:
     return QueuedRequest(key=key, token_ids=np.arange(cu_seqlens[-1], dtype=np.int32), cu_seqlens=cu_seqlens)
 
 
-def sequences_of(slices: list[BatchSlice[QueuedRequest]]) -> list[tuple[int, int]]:
+def sequences_of(slices: list[BatchSlice[QueuedRequest]]) -> list[tuple[Hashable, int]]:
     return [(piece.request.key, i) for piece in slices for i in range(piece.start, piece.stop)]
 
 
@@ -50,8 +52,8 @@ def test_a_batch_keeps_its_budget_unless_one_sequence_alone_is_longer(lengths: l
 def test_any_mix_of_adding_cancelling_and_taking_keeps_the_books(steps: list[list[int] | int | None]) -> None:
     """A list adds a request, a number cancels that request, None takes a batch."""
     scheduler = Scheduler[QueuedRequest](max_batch_tokens=10)
-    waiting: dict[int, list[tuple[int, int]]] = {}
-    lengths: dict[tuple[int, int], int] = {}
+    waiting: dict[Hashable, list[tuple[Hashable, int]]] = {}
+    lengths: dict[tuple[Hashable, int], int] = {}
     for key, step in enumerate(steps):
         if isinstance(step, list):
             scheduler.add(request(key, step))

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ def supervisor_of(address: str, dtype: str = "float32") -> Supervisor:
 
 
 @contextlib.asynccontextmanager
-async def running(supervisor: Supervisor) -> AsyncIterator[asyncio.Task[int]]:
+async def running(supervisor: Supervisor) -> AsyncGenerator[asyncio.Task[int]]:
     """The supervisor, once it is ready; it is ended by SIGTERM, as an orchestrator would."""
     is_ready = asyncio.Event()
     task = asyncio.create_task(supervisor.run(lambda facts: is_ready.set()))

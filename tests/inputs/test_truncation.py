@@ -21,7 +21,7 @@ from tokenizers import (
     trainers,
 )
 
-from embedway.inputs.truncation import Seams, leading_ids, trailing_ids
+from embedway.inputs.truncation import Seams, TextEnd, leading_ids, trailing_ids
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog, and it's 1234567 o'clock; don't panic!",
@@ -213,3 +213,80 @@ def test_the_last_tokens_are_those_of_the_whole_text(name: str, text: str, count
     assert end.ids == whole[len(whole) - len(end.ids) :]
     assert len(end.ids) >= count or end.ids == whole
     assert end.ids == whole or not end.is_all
+
+
+MEGABYTES = 10_000_000
+PROSE = "The quick brown fox, it's said, jumps over 12 lazy dogs. "
+CHINESE = "中文没有空格标点很少"
+
+
+@pytest.mark.parametrize("take", [leading_ids, trailing_ids])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_huge_text_is_not_read_to_its_other_end(name: str, take: Callable[..., TextEnd]) -> None:
+    tokenizer, seams = tokenizer_and_seams(name)
+    read = ReadCharacters(tokenizer)
+
+    end = take(PROSE * (MEGABYTES // len(PROSE)), 256, encode=read, seams=seams)
+
+    assert len(end.ids) >= 256
+    assert read.characters < 64 * 256
+
+
+@pytest.mark.parametrize(
+    ("name", "take"),
+    [("minilm", leading_ids), ("minilm", trailing_ids), ("xlm-r", leading_ids), ("llama", trailing_ids)],
+)
+def test_a_huge_text_without_spaces_is_not_read_to_its_other_end(name: str, take: Callable[..., TextEnd]) -> None:
+    tokenizer, seams = tokenizer_and_seams(name)
+    read = ReadCharacters(tokenizer)
+
+    end = take(CHINESE * (MEGABYTES // len(CHINESE)), 256, encode=read, seams=seams)
+
+    assert len(end.ids) >= 256
+    assert read.characters < 64 * 256
+
+
+def test_one_word_as_long_as_the_text_is_read_whole() -> None:
+    tokenizer, seams = tokenizer_and_seams("minilm")
+    read = ReadCharacters(tokenizer)
+
+    end = leading_ids("a" * 100_000, 256, encode=read, seams=seams)
+
+    assert [tokenizer.id_to_token(i) for i in end.ids] == ["[UNK]"]
+    assert end.is_all
+    assert read.characters == 100_000
+
+
+def test_tokens_that_only_stand_far_apart_are_found_by_growing_pieces() -> None:
+    tokenizer, seams = tokenizer_and_seams("minilm")
+    text = ("word" + " " * 500) * 200
+    read = ReadCharacters(tokenizer)
+
+    end = leading_ids(text, 10, encode=read, seams=seams)
+
+    assert end.ids[:10] == ids_of(tokenizer, text)[:10]
+    assert not end.is_all
+    assert read.characters < len(text) // 2
+
+
+def test_an_unknown_kind_of_pre_tokenizer_is_given_the_whole_text() -> None:
+    tokenizer = wordpiece(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.FixedLength(5)
+    text = PROSE * 20
+
+    end = leading_ids(text, 4, encode=lambda piece: ids_of(tokenizer, piece), seams=Seams.of(tokenizer))
+
+    assert end.is_all
+    assert end.ids == ids_of(tokenizer, text)
+
+
+class ReadCharacters:
+    """Counts the characters that the tokenizer was given."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.characters = 0
+
+    def __call__(self, text: str) -> list[int]:
+        self.characters += len(text)
+        return ids_of(self.tokenizer, text)

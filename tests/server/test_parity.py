@@ -53,12 +53,12 @@ def check_equal(got: Matrix, reference: Matrix) -> None:
 
 
 async def test_one_by_one(minilm_server: RunningServer, texts: list[str], reference: Matrix) -> None:
-    async with httpx.AsyncClient(base_url=minilm_server.url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=minilm_server.url, timeout=300) as client:
         check_equal(np.concatenate([await embed(client, text) for text in texts]), reference)
 
 
 async def test_in_one_batch(minilm_server: RunningServer, texts: list[str], reference: Matrix) -> None:
-    async with httpx.AsyncClient(base_url=minilm_server.url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=minilm_server.url, timeout=300) as client:
         check_equal(await embed(client, texts), reference)
 
 
@@ -70,12 +70,12 @@ async def test_mixed_by_40_clients_at_once(minilm_server: RunningServer, texts: 
             check_equal(await embed(client, [texts[i] for i in chosen]), reference[chosen])
 
     limits = httpx.Limits(max_connections=40, max_keepalive_connections=40)
-    async with httpx.AsyncClient(base_url=minilm_server.url, timeout=120, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=minilm_server.url, timeout=300, limits=limits) as client:
         await asyncio.gather(*(one_client(client, seed) for seed in range(40)))
 
 
 async def test_a_text_s_vector_does_not_depend_on_its_company(minilm_server: RunningServer, texts: list[str]) -> None:
-    async with httpx.AsyncClient(base_url=minilm_server.url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=minilm_server.url, timeout=300) as client:
         alone = np.concatenate([await embed(client, text) for text in texts[:60]])
         together = (await embed(client, texts))[:60]
         reversed_company = (await embed(client, texts[::-1]))[::-1][:60]
@@ -84,7 +84,7 @@ async def test_a_text_s_vector_does_not_depend_on_its_company(minilm_server: Run
 
 
 async def test_a_plain_string_and_an_object_with_the_same_text_are_the_same(minilm_server: RunningServer) -> None:
-    async with httpx.AsyncClient(base_url=minilm_server.url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=minilm_server.url, timeout=300) as client:
         for text in varied_texts(20):
             body = {"model": MODEL, "input": {"text": text}}
             as_object = (await client.post("/v1/embeddings", json=body)).json()["data"]

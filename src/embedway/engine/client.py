@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -140,8 +141,9 @@ class EngineClient:
 
     def _send(self, replica: Replica, frames: wire.Frames) -> bool:
         """Send without waiting; False where the engine is not connected."""
-        sent = replica.socket.send_multipart(frames, flags=zmq.NOBLOCK)
-        return not (sent.done() and sent.exception())
+        # With NOBLOCK the future is done when it comes: the message is with ZeroMQ, or the socket has no peer.
+        sent = cast("asyncio.Future[object]", replica.socket.send_multipart(frames, flags=zmq.NOBLOCK))
+        return sent.exception() is None
 
     def _forget(self, pending: Pending) -> None:
         """Nobody waits for this request any more: tell the engine that has it."""

@@ -40,13 +40,14 @@ class QueuedRequest:
 
 
 RequestT = TypeVar("RequestT", bound=QueuedRequest)
+SliceT_co = TypeVar("SliceT_co", bound=QueuedRequest, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class BatchSlice(Generic[RequestT]):
+class BatchSlice(Generic[SliceT_co]):
     """Sequences `start … stop - 1` of one request, as part of a batch."""
 
-    request: RequestT
+    request: SliceT_co
     start: int
     stop: int
 

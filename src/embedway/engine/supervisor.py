@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -202,7 +202,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def runtime_folder() -> Iterator[Path]:
+def runtime_folder() -> Generator[Path]:
     """A folder of mode 0700 for the sockets between the processes, removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="embedway-"))
     try:

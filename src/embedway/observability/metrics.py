@@ -7,7 +7,7 @@ With PROMETHEUS_MULTIPROC_DIR set (the supervisor does), every process writes in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ class Metrics:
         }
 
     @contextmanager
-    def in_progress(self) -> Iterator[None]:
+    def in_progress(self) -> Generator[None]:
         self._in_progress.inc()
         try:
             yield
