@@ -184,7 +184,7 @@ def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(text=TEXTS, count=st.integers(1, 12), guess=st.integers(1, 4))
 def test_the_first_tokens_are_those_of_the_whole_text(name: str, text: str, count: int, guess: int) -> None:
     tokenizer, seams = tokenizer_and_seams(name)
@@ -200,7 +200,7 @@ def test_the_first_tokens_are_those_of_the_whole_text(name: str, text: str, coun
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(text=TEXTS, count=st.integers(1, 12), guess=st.integers(1, 4))
 def test_the_last_tokens_are_those_of_the_whole_text(name: str, text: str, count: int, guess: int) -> None:
     tokenizer, seams = tokenizer_and_seams(name)
@@ -213,6 +213,66 @@ def test_the_last_tokens_are_those_of_the_whole_text(name: str, text: str, count
     assert end.ids == whole[len(whole) - len(end.ids) :]
     assert len(end.ids) >= count or end.ids == whole
     assert end.ids == whole or not end.is_all
+
+
+def removing() -> Tokenizer:
+    """Removes a letter and joins spaces, as SentencePiece's normalizers do with other characters."""
+    tokenizer = unigram(fallback=True)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace("º", ""), normalizers.Replace(Regex(" +"), " ")])
+    return tokenizer
+
+
+def tied() -> Tokenizer:
+    """Scores whose sums tie: `a aa` or `aa a` is decided by rounding, so by how long the text before is."""
+    pieces = [("<unk>", 0.0), ("▁", -2.5), ("a", -2.8), ("aa", -5.22), ("x", -3.3), ("y", -1.7)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return tokenizer
+
+
+def composing() -> Tokenizer:
+    """A token with é, none with e, after x: only what comes after the e tells them apart."""
+    pieces = [("<unk>", 0.0), ("▁", -2.0), ("x", -2.0), ("e", -2.0), ("é", -2.0), ("xé", -2.0), ("\u0316", -1.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return tokenizer
+
+
+TRAPS: dict[str, tuple[Callable[[], Tokenizer], str]] = {
+    "an added token in other capitals": (TOKENIZERS["wordpiece uncased"], "New York " * 30),
+    "an added token around removed characters": (
+        TOKENIZERS["wordpiece uncased"],
+        ("see new " + "\x00" * 80 + "york ") * 8,
+    ),
+    "special tokens side by side": (TOKENIZERS["llama"], "<s>[SEP]<mask><|end|>" * 20),
+    "letters of one syllable": (TOKENIZERS["t5"], "\u1112\u1161\u11ab\u1100\u116e\u11a8" * 20),
+    "sound marks of half width": (TOKENIZERS["t5"], "ｶﾞｷﾞｸﾞ" * 20),
+    "a letter that is removed": (removing, "cat º dog º " * 20),
+    "a letter that a far mark changes": (composing, ("xe" + "\u0316" * 70 + "\u0301") * 20),
+    "equal scores": (tied, "".join("xy"[i % 3 > 0] + "a" * (1, 3, 5, 3)[i * i % 4] for i in range(80))),
+    "capitals after ideographs": (TOKENIZERS["cased"], ("日本語" + "A" * 90 + "a") * 8),
+    "line ends after punctuation": (TOKENIZERS["qwen"], "wait...\n\nno!\n" * 20),
+    "long numbers": (TOKENIZERS["llama3"], "12345678901234567890 1234567" * 20),
+}
+
+
+@pytest.mark.parametrize("take", [leading_ids, trailing_ids])
+@pytest.mark.parametrize("trap", TRAPS)
+def test_traps_change_nothing(trap: str, take: Callable[..., TextEnd]) -> None:
+    make, text = TRAPS[trap]
+    tokenizer = make()
+    seams = Seams.of(tokenizer)
+    whole = ids_of(tokenizer, text)
+
+    for count in range(1, 30):
+        for guess in range(1, 4):
+            end = take(
+                text, count, encode=lambda piece: ids_of(tokenizer, piece), seams=seams, characters_per_token=guess
+            )
+            size = len(end.ids)
+            assert end.ids == (whole[:size] if take is leading_ids else whole[len(whole) - size :])
+            assert size >= count or end.is_all
 
 
 MEGABYTES = 10_000_000

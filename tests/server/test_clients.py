@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
-from running_server import RunningServer
 
 from embedway import Embedder
+from running_server import RunningServer
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["a cat sat on the mat", "eine Katze", "🐈"]
@@ -110,5 +110,7 @@ def test_curl(minilm_server: RunningServer) -> None:
 def test_the_readme_s_curl_line_works(minilm_server: RunningServer) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     command = readme[readme.index("curl http://127.0.0.1:30000/v1/embeddings") :].partition("\n```")[0]
-    answer = json.loads(run(["bash", "-c", command.replace("http://127.0.0.1:30000", minilm_server.url)], minilm_server))
+    answer = json.loads(
+        run(["bash", "-c", command.replace("http://127.0.0.1:30000", minilm_server.url)], minilm_server)
+    )
     assert len(answer["data"][0]["embedding"]) == 384

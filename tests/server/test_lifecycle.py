@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from checkpoints import tiny_checkpoint
+
 from running_server import RunningServer
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -152,7 +152,7 @@ def test_an_api_process_that_is_killed_comes_back() -> None:
         api.wait(30)
         # The supervisor holds the port: a client waits for the successor and is not refused.
         answer = httpx.post(f"{server.url}/v1/embeddings", json={"model": MODEL, "input": "a"}, timeout=60)
-        assert answer.status_code in (200, 503)  # 503: the new process has not heard of the engine yet
+        assert answer.status_code == 200
     finally:
         assert server.stop() == 0
 
@@ -192,7 +192,9 @@ def test_a_key_closes_the_server(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("raw", [b"NONSENSE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n"])
+@pytest.mark.parametrize(
+    "raw", [b"NONSENSE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n"]
+)
 def test_what_is_no_http_gets_the_error_body_too(minilm_server: RunningServer, raw: bytes) -> None:
     with socket.create_connection(("127.0.0.1", minilm_server.port), timeout=30) as connection:
         connection.sendall(raw)

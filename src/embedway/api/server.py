@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -28,6 +29,9 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than the idle limit of common load balancers and clients (60 s): they close first, and no request is lost."""
 
 
+PATIENCE_SECONDS = 0.5
+
+
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with OpenAI's error body for what is no HTTP."""
 
@@ -37,18 +41,6 @@ class HttpProtocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[400] + head + body)
         self.transport.close()
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server, which tells the supervisor when it serves."""
-
-    def __init__(self, config: uvicorn.Config, link: ParentLink) -> None:
-        super().__init__(config)
-        self._link = link
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._link.announce_ready()
 
 
 async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None:
@@ -67,7 +59,18 @@ async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
         )
-        await Server(server_config, link).serve(sockets=[socket.socket(fileno=config.socket_fd)])
+        # A process that takes over from one that died should not refuse what it could serve a moment later.
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(engine.first_ready(), PATIENCE_SECONDS)
+        announcement = asyncio.create_task(announce(engine, link))
+        await uvicorn.Server(server_config).serve(sockets=[socket.socket(fileno=config.socket_fd)])
+        announcement.cancel()
+
+
+async def announce(engine: EngineClient, link: ParentLink) -> None:
+    """Tell the supervisor once embeddings are served: the engine has answered this process."""
+    await engine.first_ready()
+    link.announce_ready()
 
 
 def main() -> None:

@@ -27,6 +27,8 @@ from embedway.packed_sequences import PackedSequences
 logger = logging.getLogger("embedway.engine.client")
 
 PING_SECONDS = 0.1
+SEEK_SECONDS = 0.02
+"""Between pings to a replica that is not there, so that a new one is found at once."""
 SILENCE_SECONDS = 10.0
 """A replica that has not answered a ping for this long gets no new requests."""
 MAX_ATTEMPTS = 2
@@ -89,6 +91,7 @@ class EngineClient:
         """Lost their engine, and wait for any to be ready."""
         self._request_ids = itertools.count(1)
         self._tasks: list[asyncio.Task[None]] = []
+        self._heard = asyncio.Event()
 
     async def __aenter__(self) -> EngineClient:
         for replica in self._replicas:
@@ -104,6 +107,10 @@ class EngineClient:
     @property
     def is_ready(self) -> bool:
         return any(replica.is_ready for replica in self._replicas)
+
+    async def first_ready(self) -> None:
+        """Wait until some replica has been ready once."""
+        await self._heard.wait()
 
     def statuses(self) -> list[wire.Status | None]:
         """The newest status of each replica; None where it is not ready."""
@@ -158,7 +165,7 @@ class EngineClient:
         while True:
             if not self._send(replica, ping):
                 self._on_lost(replica)
-            await asyncio.sleep(PING_SECONDS)
+            await asyncio.sleep(SEEK_SECONDS if replica.status is None else PING_SECONDS)
 
     # ── receiving ──
 
@@ -188,6 +195,7 @@ class EngineClient:
             self._on_lost(replica)
             logger.info("the engine at %s is ready (process %d)", replica.address, status.pid)
         replica.status, replica.heard_at = status, time.monotonic()
+        self._heard.set()
         self._homeless = [pending for pending in self._homeless if not self._dispatch(pending)]
 
     # ── bookkeeping ──

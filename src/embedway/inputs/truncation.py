@@ -8,9 +8,8 @@ second seam on.
 Two things prove a seam:
 
 - *A word ends*: the pre-tokenizer divides the neighbourhood here, and the two characters are of kinds that part words
-  in every known pre-tokenizer (its regular expressions read from left to right and never past such a place): a letter
-  or digit before whitespace, a letter before punctuation, anything before a space. BERT also isolates punctuation and
-  ideographs.
+  in every known pre-tokenizer (its regular expressions read from left to right and never past such a place): a letter,
+  digit or punctuation before whitespace, a letter before punctuation. BERT also isolates punctuation and ideographs.
 - *No token has this pair of characters*: merges (BPE) and the best path (Unigram) build tokens of the vocabulary only,
   so none crosses. This serves tokenizers that hand the model a whole text as one word (Llama, Gemma), and scripts
   without spaces. Backwards it is not used for Unigram, whose sums of scores are rounded differently from another
@@ -42,12 +41,13 @@ NEIGHBOURHOOD = 64
 """Characters on each side that the normalizer and the pre-tokenizer are asked about."""
 MAX_PAIR_PLACES = 256
 MAX_WORD_PLACES = 65_536
-"""Places tried after one start: a text such as one line of 10 million dashes must not be searched one by one."""
+MAX_TESTS = 1024
+"""Places looked at and tested after one start: a line of 10 million dashes must not be searched one by one."""
 
 _WORD_PLACES = r" \n\t\r\u3000!-/:-@\[-`{-~、。，．！？；：（）「」『』《》…"
 _IDEOGRAPHS = r"\u4e00-\u9fff"
-_WORDS_ALIKE = frozenset({"ByteLevel", "Whitespace", "Punctuation", "Digits", "CharDelimiterSplit", "Split"})
-_LOCAL = frozenset({"Metaspace", "WhitespaceSplit"})
+_REGULAR = frozenset({"ByteLevel", "Whitespace", "Punctuation", "Digits", "CharDelimiterSplit", "Split"})
+_LOCAL = frozenset({"BertPreTokenizer", "Metaspace", "WhitespaceSplit"})
 """Pre-tokenizers that look at single characters only."""
 
 
@@ -134,7 +134,7 @@ class Seams:
         return cls(
             tokenizer=tokenizer,
             word_places=re.compile(f"[{_WORD_PLACES}{_IDEOGRAPHS if isolates else ''}]"),
-            divides_words=types <= _WORDS_ALIKE | _LOCAL | {"BertPreTokenizer"},
+            divides_words=types <= _REGULAR | _LOCAL,
             isolates=isolates,
             pairs=_vocabulary_pairs(tokenizer) if all(map(_is_local, parts)) else None,
             pairs_backwards=isinstance(tokenizer.model, models.BPE),
@@ -148,7 +148,8 @@ class Seams:
     def find(self, text: str, start: int, stop: int, *, backwards: bool = False) -> int | None:
         """Return a seam in `text[start:stop]`, the first that is found; `backwards`: one that serves `text[seam:]`."""
         use_pairs = self.pairs is not None and (self.pairs_backwards or not backwards)
-        for place in self._places(text, max(1, start), min(stop, len(text)), use_pairs=use_pairs):
+        places = self._places(text, max(1, start), min(stop, len(text)), use_pairs=use_pairs)
+        for place in islice(places, MAX_TESTS):
             if self._is_seam(text, place, use_pairs=use_pairs):
                 return place
         return None
@@ -161,13 +162,9 @@ class Seams:
                 yield found.start()
 
     def _may_end_word(self, before: str, after: str) -> bool:
-        if after == " ":
-            return _is_plain(before)
         if after.isspace():
-            return before.isalnum()
-        if self.isolates:
-            return not before.isspace()
-        return after not in "'_" and before.isalpha()
+            return _is_plain(before)
+        return not before.isspace() if self.isolates else before.isalpha()
 
     def _is_seam(self, text: str, place: int, *, use_pairs: bool) -> bool:
         before, after = text[place - 1], text[place]
@@ -177,7 +174,9 @@ class Seams:
             return False  # a mark might change the character after the place
         left = self._normalize(text[max(0, place - NEIGHBOURHOOD) : place])
         both = self._normalize(text[max(0, place - NEIGHBOURHOOD) : place + NEIGHBOURHOOD])
-        if not left or left[-1].isspace() or len(both) == len(left) or not both.startswith(left):
+        if not left or len(both) == len(left) or not both.startswith(left):
+            return False
+        if left[-1].isspace() and not self.isolates:  # BERT's normalizer puts spaces around ideographs
             return False
         divides = (word and self._pre_tokenizer_divides(both, len(left))) or (pair and self._no_token_has(both, left))
         return divides and not self._touches_added_token(text, place, both, len(left))
