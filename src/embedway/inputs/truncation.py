@@ -176,8 +176,6 @@ class Seams:
         both = self._normalize(text[max(0, place - NEIGHBOURHOOD) : place + NEIGHBOURHOOD])
         if not left or len(both) == len(left) or not both.startswith(left):
             return False
-        if left[-1].isspace() and not self.isolates:  # BERT's normalizer puts spaces around ideographs
-            return False
         divides = (word and self._pre_tokenizer_divides(both, len(left))) or (pair and self._no_token_has(both, left))
         return divides and not self._touches_added_token(text, place, both, len(left))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from embedway.models.attention import varlen_attention
-from embedway.models.packed_transformer import first_position, packed_positions
+from embedway.models.packed_transformer import first_position, packed_positions, with_spare_rows
 
 if TYPE_CHECKING:
     from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetModel
@@ -32,11 +32,13 @@ class PackedMpnet:
 
     def hidden_states(self, token_ids: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
         """int64 [total] to [total, hidden] in the model's dtype"""
-        positions = packed_positions(layout, self.first_position)
-        hidden = self.model.embeddings(input_ids=token_ids[None], position_ids=positions[None])[0]
+        rows, positions = (
+            with_spare_rows(ids) for ids in (token_ids, packed_positions(layout, self.first_position))
+        )
+        hidden = self.model.embeddings(input_ids=rows[None], position_ids=positions[None])[0]
         for layer in self.layers:
             hidden = self._layer(layer, hidden, layout)
-        return hidden
+        return hidden[: len(token_ids)]
 
     def _layer(self, layer: MPNetLayer, hidden: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
         attention = layer.attention.attn
