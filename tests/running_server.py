@@ -17,7 +17,10 @@ READY = re.compile(r"is ready at (http://\S+)")
 
 
 class RunningServer:
-    """`embedway serve ARGUMENTS --port 0`; made once it is ready. Raises RuntimeError with its output where it ends."""
+    """`embedway serve ARGUMENTS --port 0`; made once it is ready. Raises RuntimeError with its output where it ends.
+
+    As a context manager it is told to end at the end, and must then end well.
+    """
 
     def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.log: deque[str] = deque(maxlen=2000)
@@ -36,6 +39,13 @@ class RunningServer:
         if self.process.poll() is not None or not READY.search("".join(self.log)):
             self.stop()
             raise RuntimeError("the server did not start:\n" + "".join(self.log))
+
+    def __enter__(self) -> RunningServer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        status = self.stop()
+        assert status == 0 or exc_info[0], "".join(self.log)
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -10,6 +10,5 @@ from running_server import RunningServer
 @pytest.fixture(scope="session")
 def minilm_server() -> Iterator[RunningServer]:
     """all-MiniLM-L6-v2 as a user starts it, from the data package, offline."""
-    server = RunningServer()
-    yield server
-    assert server.stop() == 0, "".join(server.log)
+    with RunningServer() as server:
+        yield server

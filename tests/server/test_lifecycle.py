@@ -76,13 +76,10 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
     config = tmp_path / "embedway.yaml"
     config.write_text("max-items: 3\ntruncate: end\nserved_model_name: [from-file]\nlog-level: warning\n")
     environment = {"EMBEDWAY_MAX_ITEMS": "4", "EMBEDWAY_TRUNCATE": "start"}
-    server = RunningServer("--config", str(config), "--max-items", "5", environment=environment)
-    try:
+    with RunningServer("--config", str(config), "--max-items", "5", environment=environment) as server:
         settings = httpx.get(f"{server.url}/server_info").json()["settings"]
         assert (settings["max_items"], settings["truncate"]) == (5, "start")
         assert settings["served_model_name"] == ["from-file"]
-    finally:
-        assert server.stop() == 0
 
 
 def test_the_banner_tells_what_is_served(minilm_server: RunningServer) -> None:
@@ -93,31 +90,33 @@ def test_the_banner_tells_what_is_served(minilm_server: RunningServer) -> None:
 
 def test_every_child_process_ends_with_the_supervisor_even_a_killed_one() -> None:
     server = RunningServer()
-    children = [*server.children("embedway.engine.loop"), *server.children("embedway.api.server")]
-    assert len(children) == 2
-    server.process.kill()
-    for child in children:
-        child.wait(30)
-    server.stop()
+    try:
+        children = [*server.children("embedway.engine.loop"), *server.children("embedway.api.server")]
+        assert len(children) == 2
+        server.process.kill()
+        for child in children:
+            child.wait(30)
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 async def test_no_accepted_request_is_lost_when_the_server_is_told_to_end(signal_number: signal.Signals) -> None:
-    server = RunningServer()
     statuses: list[int] = []
-    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+    with RunningServer() as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
 
-        async def one(i: int) -> None:
-            body = {"model": MODEL, "input": [f"text {i} {j} " * 20 for j in range(16)]}
-            statuses.append((await client.post("/v1/embeddings", json=body)).status_code)
+            async def one(i: int) -> None:
+                body = {"model": MODEL, "input": [f"text {i} {j} " * 20 for j in range(16)]}
+                statuses.append((await client.post("/v1/embeddings", json=body)).status_code)
 
-        tasks = [asyncio.create_task(one(i)) for i in range(20)]
-        while (await engine_of(client))["queued_requests"] < 15:
-            await asyncio.sleep(0.01)
-        server.process.send_signal(signal_number)
-        await asyncio.gather(*tasks)
-    assert statuses == [200] * 20
-    assert server.stop() == 0
+            tasks = [asyncio.create_task(one(i)) for i in range(20)]
+            while (await engine_of(client))["queued_requests"] < 15:
+                await asyncio.sleep(0.01)
+            server.process.send_signal(signal_number)
+            await asyncio.gather(*tasks)
+        assert statuses == [200] * 20
+        assert server.process.wait(60) == 0
 
 
 async def engine_of(client: httpx.AsyncClient) -> dict[str, int]:
@@ -125,8 +124,7 @@ async def engine_of(client: httpx.AsyncClient) -> dict[str, int]:
 
 
 async def test_a_killed_engine_costs_nobody_a_request() -> None:
-    server = RunningServer()
-    try:
+    with RunningServer() as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
 
             async def one(i: int) -> httpx.Response:
@@ -140,26 +138,20 @@ async def test_a_killed_engine_costs_nobody_a_request() -> None:
             engine.kill()
             answers = await asyncio.gather(*tasks)
         assert [answer.status_code for answer in answers] == [200] * 10
-    finally:
-        assert server.stop() == 0
 
 
 def test_an_api_process_that_is_killed_comes_back() -> None:
-    server = RunningServer()
-    try:
+    with RunningServer() as server:
         [api] = server.children("embedway.api.server")
         api.kill()
         api.wait(30)
         # The supervisor holds the port: a client waits for the successor and is not refused.
         answer = httpx.post(f"{server.url}/v1/embeddings", json={"model": MODEL, "input": "a"}, timeout=60)
         assert answer.status_code == 200
-    finally:
-        assert server.stop() == 0
 
 
 async def test_several_api_workers_and_replicas_serve_one_port() -> None:
-    server = RunningServer("--api-workers", "2", "--replicas", "2")
-    try:
+    with RunningServer("--api-workers", "2", "--replicas", "2") as server:
         assert len(server.children("embedway.api.server")) == 2
         assert len(server.children("embedway.engine.loop")) == 2
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -174,13 +166,10 @@ async def test_several_api_workers_and_replicas_serve_one_port() -> None:
                 if line.startswith("embedway_items_total")
             )
             assert counted == 40  # of both processes, whichever answers
-    finally:
-        assert server.stop() == 0
 
 
 def test_a_key_closes_the_server(tmp_path: Path) -> None:
-    server = RunningServer(environment={"EMBEDWAY_API_KEY": "first,second"})
-    try:
+    with RunningServer(environment={"EMBEDWAY_API_KEY": "first,second"}) as server:
         body = {"model": MODEL, "input": "a"}
         assert httpx.post(f"{server.url}/v1/embeddings", json=body).status_code == 401
         for key in ("first", "second"):
@@ -188,8 +177,6 @@ def test_a_key_closes_the_server(tmp_path: Path) -> None:
             assert httpx.post(f"{server.url}/v1/embeddings", json=body, headers=header).status_code == 200
         assert httpx.get(f"{server.url}/health").status_code == 200
         assert "first" not in "".join(server.log)
-    finally:
-        assert server.stop() == 0
 
 
 @pytest.mark.parametrize(

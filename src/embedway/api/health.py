@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from embedway.api.context import ApiContext, context_of
@@ -39,7 +40,7 @@ async def health_generate(request: Request) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", summary="Metrics in Prometheus' text format")
+@router.get("/metrics", summary="Metrics in Prometheus' text format", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     context = context_of(request)
     return Response(context.metrics.render(context.engine.statuses()), headers={"Content-Type": CONTENT_TYPE_LATEST})
