@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import sys
 from collections.abc import Callable
@@ -46,7 +45,7 @@ def _serve(model: str | None, config: Path | None, **flags: Any) -> None:
     try:
         settings = load_settings(given, config)
         configure_logging(settings.log_level, process="supervisor")
-        status = asyncio.run(serve(settings, on_ready=print_banner))
+        status = serve(settings, on_ready=print_banner)
     except StartupError as error:
         status = _fail(error.message, error.exit_status)
     except ChildFailed as error:
@@ -152,7 +151,8 @@ def main() -> int:
     try:
         return app(prog_name="embedway", standalone_mode=False) or 0
     except CommandLineError as error:
-        return _fail(error.format_message(), 2)
+        # A bare `embedway` has printed its help, and has nothing to add.
+        return _fail(error.format_message(), 2) if error.format_message() else 2
     except typer.Abort:
         return 130
 

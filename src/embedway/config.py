@@ -1,6 +1,6 @@
 """Every setting once: name, type, default, help. Flags, `EMBEDWAY_*` variables and the config file all come from here.
 
-Precedence: flag, then environment variable, then config file, then default. Nothing else reads the environment.
+Precedence: flag, then environment variable, then config file, then default. Nothing else reads EMBEDWAY_* variables.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def flags_of(name: str, field: FieldInfo) -> list[str]:
 def load_settings(flags: dict[str, Any], config_file: Path | None = None) -> Settings:
     """Settings from the flags that were given, the environment and a .yaml, .yml or .toml file.
 
-    Raises InvalidSetting naming the flag, variable or key at fault.
+    Raises InvalidSetting naming the setting at fault, by its flag.
     """
     try:
         if config_file is None:

@@ -27,7 +27,8 @@ EmbedwayError
 │   ├── ItemFailed                  500 item_failed
 │   ├── NonFiniteVector             500 non_finite_vector
 │   ├── EngineNotReady              503 engine_not_ready
-│   └── EngineLost                  503 engine_lost
+│   ├── EngineLost                  503 engine_lost
+│   └── ShuttingDown                503 shutting_down
 └── StartupError                    never sent over HTTP: one line on stderr, exit status 2
     ├── InvalidSetting
     ├── AddressInUse
@@ -41,6 +42,9 @@ into a body, and `cli.py` alone into an exit status.
 from __future__ import annotations
 
 from typing import ClassVar
+
+LONGEST_VALUE = 500
+"""Characters of one value in the sentence of a RequestError."""
 
 
 class EmbedwayError(Exception):
@@ -59,8 +63,19 @@ class EmbedwayError(Exception):
 
 
 class RequestError(EmbedwayError):
+    """The client's own words in a sentence are cut: an answer is never as long as its request."""
+
     status = 400
     type = "invalid_request_error"
+
+    def __init__(self, *, param: str | None = None, **values: object) -> None:
+        super().__init__(param=param, **{name: _shortened(value) for name, value in values.items()})
+
+
+def _shortened(value: object) -> object:
+    if not isinstance(value, str) or len(value) <= LONGEST_VALUE:
+        return value
+    return value[:LONGEST_VALUE] + "…"
 
 
 class InvalidJson(RequestError):
@@ -207,6 +222,13 @@ class EngineLost(ServerFault):
     sentence = "The engine stopped while it worked on this request, twice or for too long. Try again shortly."
     status = 503
     code = "engine_lost"
+    retry_after_seconds = 5
+
+
+class ShuttingDown(ServerFault):
+    sentence = "The server is shutting down and could not finish this request in time. Send it to another one."
+    status = 503
+    code = "shutting_down"
     retry_after_seconds = 5
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +22,7 @@ from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import Location, locate
 from embedway.models.cpu_threads import available_cores
 from embedway.models.tokenizer_conversion import needs_conversion
+from embedway.observability.metrics import forget_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +38,26 @@ class Serving:
     """What the first engine says of itself: dtype, device, threads, load_seconds"""
 
 
-async def serve(settings: Settings, on_ready: Callable[[Serving], object]) -> int:
+def serve(settings: Settings, on_ready: Callable[[Serving], object]) -> int:
     """Serve until a signal; return the exit status. Raises StartupError, or ChildFailed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor has handlers of its own
     listening = listen(settings.host, settings.port)
+    location = locate(
+        settings.model_path,
+        revision=settings.revision,
+        download_dir=settings.download_dir,
+        trust_remote_code=settings.trust_remote_code,
+    )
     with runtime_folder() as folder:
-        location = locate(
-            settings.model_path,
-            revision=settings.revision,
-            download_dir=settings.download_dir,
-            trust_remote_code=settings.trust_remote_code,
-        )
         spec = prepare_spec(settings, location, folder)
-        supervisor = Supervisor(
-            slots=[*engine_slots(settings, spec, folder), *api_slots(settings, spec, folder, listening.fileno())],
-            sockets=[listening],
-            drain_timeout=settings.drain_timeout,
-        )
+        slots = [*engine_slots(settings, spec, folder), *api_slots(settings, spec, folder, listening.fileno())]
         host, port = listening.getsockname()[:2]
-        return await supervisor.run(lambda engine: on_ready(Serving(settings, spec, location, host, port, engine)))
+
+        async def run() -> int:
+            supervisor = Supervisor(slots, [listening], settings.drain_timeout)
+            return await supervisor.run(lambda facts: on_ready(Serving(settings, spec, location, host, port, facts)))
+
+        return asyncio.run(run())
 
 
 def prepare_spec(settings: Settings, location: Location, runtime: Path) -> ModelSpec:
@@ -115,6 +121,7 @@ def api_slots(settings: Settings, spec: ModelSpec, runtime: Path, socket_fd: int
             drains=True,
             pass_fds=[socket_fd],
             environment={"PROMETHEUS_MULTIPROC_DIR": str(metrics_folder)},
+            on_death=functools.partial(forget_process, metrics_folder),
         )
         for i in range(settings.api_workers)
     ]

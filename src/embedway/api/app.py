@@ -46,7 +46,7 @@ def _layers(context: ApiContext) -> list[Middleware]:
                 CORSMiddleware,
                 allow_origins=settings.cors_allow_origin,
                 allow_methods=["GET", "POST"],
-                allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+                allow_headers=["*"],  # clients send headers of their own
                 expose_headers=["X-Request-Id", "Retry-After"],
             )
         )

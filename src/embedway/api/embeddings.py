@@ -11,6 +11,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from embedway.api.context import ApiContext, context_of
+from embedway.api.disconnect import unless_disconnected
 from embedway.api.error_response import request_id_of
 from embedway.api.request_context import is_safe_request_id
 from embedway.api.schemas import EmbeddingRequest, EmbeddingResponse, EncodeRequest, json_request, read_body
@@ -49,7 +50,7 @@ async def create_embeddings(request: Request) -> Response:
     options = InputOptions(body.input_type, body.prompt_name, body.prompt, body.truncate or context.settings.truncate)
 
     sequences = await tokenize(context, items, options)
-    result = await embed(context, sequences, items, priority=body.priority or 0)
+    result = await unless_disconnected(request, embed(context, sequences, items, priority=body.priority or 0))
 
     def write() -> bytes:
         vectors = finish(result.vectors, dimensions=dimensions, normalize=normalize, output_dtype=output_dtype)
@@ -76,7 +77,7 @@ async def encode(request: Request) -> Response:
     dimensions = check_dimensions(context.model.spec, body.dimensions, allow_any=context.settings.matryoshka)
 
     sequences = await tokenize(context, items, InputOptions(truncate=context.settings.truncate))
-    result = await embed(context, sequences, items, priority=body.priority or 0)
+    result = await unless_disconnected(request, embed(context, sequences, items, priority=body.priority or 0))
 
     vectors = finish(result.vectors, dimensions=dimensions, normalize=True, output_dtype="float32")
     ids = body.rid if isinstance(body.rid, list) else [request_id_of(request)] * len(vectors)

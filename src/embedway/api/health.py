@@ -20,11 +20,14 @@ def check_ready(context: ApiContext) -> None:
         raise EngineNotReady(state="no engine answers yet")
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="This process answers")
 async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
+@router.head("/health", include_in_schema=False)
 @router.get("/readyz", summary="Embeddings are served now")
 @router.get("/health", summary="The same as /readyz")
 async def readyz(request: Request) -> dict[str, str]:

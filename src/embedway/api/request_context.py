@@ -1,4 +1,4 @@
-"""The outermost layer of a request: its id, its log line, its metrics, and the answer to what nobody expected."""
+"""The outermost layer of a request: its id, its metrics, and the answer to what nobody expected."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 import time
 import uuid
 from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
 
 from embedway.api.error_response import error_response
 from embedway.errors import InternalFault
@@ -51,6 +53,8 @@ class RequestContext:
         try:
             with self._metrics.in_progress():
                 await self._app(scope, receive, send_with_request_id)
+        except ClientDisconnect:
+            logger.debug("request %s: the client went away", state["request_id"])
         except Exception:
             logger.exception("request %s failed", state["request_id"])
             if status == 0:

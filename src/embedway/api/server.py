@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
+import sys
 from typing import Any
 
 import uvicorn
@@ -30,6 +32,8 @@ KEEP_ALIVE_SECONDS = 75
 
 
 PATIENCE_SECONDS = 0.5
+LAST_WORDS_SECONDS = 2
+"""After the drain timeout, to send the errors of what was not finished."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -41,6 +45,20 @@ class HttpProtocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[400] + head + body)
         self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which answers even what it cannot finish before the end."""
+
+    def __init__(self, config: uvicorn.Config, engine: EngineClient, drain_timeout: float) -> None:
+        super().__init__(config)
+        self._engine = engine
+        self._drain_timeout = drain_timeout
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        limit = asyncio.get_running_loop().call_later(self._drain_timeout, self._engine.abandon_all)
+        await super().shutdown(sockets)
+        limit.cancel()
 
 
 async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None:
@@ -57,13 +75,14 @@ async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None
             access_log=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
+            timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + LAST_WORDS_SECONDS,
         )
         # A process that takes over from one that died should not refuse what it could serve a moment later.
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(engine.first_ready(), PATIENCE_SECONDS)
         announcement = asyncio.create_task(announce(engine, link))
-        await uvicorn.Server(server_config).serve(sockets=[socket.socket(fileno=config.socket_fd)])
+        server = Server(server_config, engine, settings.drain_timeout)
+        await server.serve(sockets=[socket.socket(fileno=config.socket_fd)])
         announcement.cancel()
 
 
@@ -74,6 +93,9 @@ async def announce(engine: EngineClient, link: ParentLink) -> None:
 
 
 def main() -> None:
+    # uvicorn has its own handler while it serves, and raises the signal once more at its end: that must not kill.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = ParentLink()
     config = link.read_config(ApiConfig)
     settings = Settings(**config.settings)

@@ -21,7 +21,15 @@ import zmq
 import zmq.asyncio
 
 from embedway.engine import wire
-from embedway.errors import EngineLost, EngineNotReady, InternalFault, ItemFailed, NonFiniteVector, ServerFault
+from embedway.errors import (
+    EngineLost,
+    EngineNotReady,
+    InternalFault,
+    ItemFailed,
+    NonFiniteVector,
+    ServerFault,
+    ShuttingDown,
+)
 from embedway.packed_sequences import PackedSequences
 
 logger = logging.getLogger("embedway.engine.client")
@@ -30,7 +38,7 @@ PING_SECONDS = 0.1
 SEEK_SECONDS = 0.02
 """Between pings to a replica that is not there, so that a new one is found at once."""
 SILENCE_SECONDS = 10.0
-"""A replica that has not answered a ping for this long gets no new requests."""
+"""A replica that has not answered a ping for this long is given up: what it has is sent elsewhere."""
 MAX_ATTEMPTS = 2
 RESCUE_SECONDS = 60.0
 """A request whose engine died waits this long for another one."""
@@ -52,12 +60,13 @@ class EmbedResult:
 class Pending:
     """A request that waits for its answer."""
 
-    request_id: int
     sequences: PackedSequences
     priority: int
     param: Callable[[int], str]
     future: asyncio.Future[EmbedResult]
     attempts: int = 0
+    request_id: int = 0
+    """Of the newest attempt: an answer to an earlier one finds nobody."""
 
     def frames(self) -> list[bytes | memoryview]:
         header = wire.Embed(self.request_id, self.priority, self.sequences.pool_start)
@@ -78,7 +87,12 @@ class Replica:
 
     @property
     def is_ready(self) -> bool:
-        return self.status is not None and time.monotonic() - self.heard_at < SILENCE_SECONDS
+        return self.status is not None
+
+    @property
+    def is_silent(self) -> bool:
+        """It was ready, and has not been heard of for long."""
+        return self.status is not None and time.monotonic() - self.heard_at > SILENCE_SECONDS
 
 
 class EngineClient:
@@ -124,7 +138,7 @@ class EngineClient:
         Raises EngineNotReady, EngineLost, ItemFailed or NonFiniteVector.
         """
         future = asyncio.get_running_loop().create_future()
-        pending = Pending(next(self._request_ids), sequences, priority, param, future)
+        pending = Pending(sequences, priority, param, future)
         if not self._dispatch(pending):
             raise EngineNotReady(state="it is starting or restarting")
         try:
@@ -138,6 +152,7 @@ class EngineClient:
     def _dispatch(self, pending: Pending) -> bool:
         """Send to the least busy ready replica; False where there is none."""
         for replica in sorted(filter(_is_ready, self._replicas), key=lambda r: r.tokens_in_flight):
+            pending.request_id = next(self._request_ids)
             if self._send(replica, pending.frames()):
                 pending.attempts += 1
                 replica.pending[pending.request_id] = pending
@@ -163,7 +178,7 @@ class EngineClient:
     async def _ping(self, replica: Replica) -> None:
         ping = [wire.encode(wire.Ping())]
         while True:
-            if not self._send(replica, ping):
+            if not self._send(replica, ping) or replica.is_silent:
                 self._on_lost(replica)
             await asyncio.sleep(SEEK_SECONDS if replica.status is None else PING_SECONDS)
 
@@ -171,14 +186,21 @@ class EngineClient:
 
     async def _receive(self, replica: Replica) -> None:
         while True:
-            header, *arrays = await replica.socket.recv_multipart()
-            match wire.decode_to_client(header):
-                case wire.Vectors() as message:
-                    self._on_vectors(replica, message, arrays[0])
-                case wire.Failed() as message:
-                    self._on_failed(replica, message)
-                case wire.Status() as message:
-                    self._on_status(replica, message)
+            frames = await replica.socket.recv_multipart()
+            try:
+                self._on_message(replica, frames)
+            except Exception:  # one message must not end the answers to all others
+                logger.exception("a message of the engine at %s could not be read", replica.address)
+
+    def _on_message(self, replica: Replica, frames: Sequence[bytes]) -> None:
+        header, *arrays = frames
+        match wire.decode_to_client(header):
+            case wire.Vectors() as message:
+                self._on_vectors(replica, message, arrays[0])
+            case wire.Failed() as message:
+                self._on_failed(replica, message)
+            case wire.Status() as message:
+                self._on_status(replica, message)
 
     def _on_vectors(self, replica: Replica, message: wire.Vectors, frame: bytes) -> None:
         if pending := self._settle(replica, message.request_id):
@@ -218,6 +240,14 @@ class EngineClient:
             elif not self._dispatch(pending):
                 self._homeless.append(pending)
                 asyncio.get_running_loop().call_later(RESCUE_SECONDS, self._give_up, pending)
+
+    def abandon_all(self) -> None:
+        """End every request that still waits with ShuttingDown."""
+        for replica in self._replicas:
+            for pending in list(replica.pending.values()):
+                _reject(pending.future, ShuttingDown())
+        for pending in self._homeless:
+            _reject(pending.future, ShuttingDown())
 
     def _give_up(self, pending: Pending) -> None:
         if pending in self._homeless:

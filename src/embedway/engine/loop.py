@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 import uuid
@@ -113,20 +114,27 @@ class Engine:
         self._context = zmq.Context()
         self._replies = self._context.socket(zmq.PUSH)
         self._replies.bind("inproc://replies")
-        self._io = threading.Thread(target=self._serve_socket, args=(address,), name="io", daemon=True)
+        self._io = threading.Thread(target=self._run_io, args=(address,), name="io", daemon=True)
         self._is_bound = threading.Event()
+        self._io_error: Exception | None = None
 
     def run(self, on_ready: Callable[[], object] = lambda: None) -> None:
-        """Serve until `stop`. `on_ready` is called once the socket is bound."""
+        """Serve until `stop`. `on_ready` is called once the socket is bound.
+
+        Raises what ended the I/O thread: an engine that can answer nobody must end, and be started anew.
+        """
         self._io.start()
         self._is_bound.wait()
-        on_ready()
+        if self._io_error is None:
+            on_ready()
         while slices := self._queue.take():
             self._run_batch(slices)
-        self._replies.send(b"")  # the I/O thread's word to end
+        if self._io_error is None:
+            self._replies.send(b"")  # the I/O thread's word to end
         self._io.join()
-        self._replies.close()
-        self._context.term()
+        self._context.destroy(linger=0)
+        if self._io_error is not None:
+            raise self._io_error
 
     def stop(self) -> None:
         """End `run` after the batch it is at; what waits in the queue is dropped. Callable from any thread."""
@@ -151,6 +159,15 @@ class Engine:
             first += piece.stop - piece.start
 
     # ── the I/O thread ──
+
+    def _run_io(self, address: str) -> None:
+        try:
+            self._serve_socket(address)
+        except Exception as error:
+            self._io_error = error
+            self._queue.close()
+        finally:
+            self._is_bound.set()
 
     def _serve_socket(self, address: str) -> None:
         router = self._context.socket(zmq.ROUTER)
@@ -263,6 +280,9 @@ def load(config: EngineConfig) -> EngineIdentity:
 
 def main(load: Callable[[EngineConfig], EngineIdentity] = load) -> None:
     """The engine process's entry. `load` is the seam at which tests put a model of theirs."""
+    # A service manager may signal every process at once: the supervisor says when an engine has to go.
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, signal.SIG_IGN)
     link = ParentLink()
     config = link.read_config(EngineConfig)
     configure_logging(config.log_level, process="engine")

@@ -15,13 +15,13 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from embedway.child_process import ChildProcess, describe_exit
-from embedway.errors import AddressInUse
+from embedway.child_process import ChildFailed, ChildProcess, describe_exit
+from embedway.errors import AddressInUse, StartupError
 
 if TYPE_CHECKING:
     import msgspec
@@ -36,6 +36,12 @@ STABLE_SECONDS = 60.0
 MAX_QUICK_DEATHS = 8
 """So many deaths in a row, each before STABLE_SECONDS, end the server: an orchestrator does better."""
 CRASH_LOOP_EXIT_STATUS = 3
+KILLED_EXIT_STATUS = 130
+"""After a Ctrl-C during the drain: what was running is lost."""
+DRAIN_GRACE_SECONDS = 5
+"""For a process to send its last errors after the drain timeout"""
+KILL_AFTER_SECONDS = 5
+SHORT_FOLDER = "/tmp"  # noqa: S108 - the path of a socket may have about a hundred characters
 
 StartChild: TypeAlias = Callable[[], Awaitable[ChildProcess]]
 
@@ -50,6 +56,8 @@ class Slot:
     """True: it is asked to finish its work (SIGTERM) before it has to go."""
     child: ChildProcess | None = None
     quick_deaths: int = 0
+    on_death: Callable[[int], object] | None = None
+    """Called with the id of each process that ended by itself"""
     facts: dict[str, str] = field(default_factory=dict)
     """What the process said of itself when it was first ready"""
 
@@ -71,68 +79,65 @@ class Supervisor:
     """Listening sockets, closed here once the drain begins"""
     drain_timeout: float
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_killed: bool = False
 
     async def run(self, on_ready: Callable[[dict[str, str]], object]) -> int:
         """`on_ready` gets the first process's facts once all are ready."""
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, self._on_signal)
+            loop.add_signal_handler(signal_number, self._on_signal, signal_number)
+        stopping = asyncio.create_task(self._stop.wait())
+        watchers: dict[asyncio.Task[None], Slot] = {}
         try:
-            stopping = asyncio.create_task(self._stop.wait())
-            starting = asyncio.create_task(self._start_all())
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
+            if not await self._start_all(stopping):
                 return 0
-            await starting
             on_ready(self.slots[0].facts)
-            return await self._watch(stopping)
+            watchers = {asyncio.create_task(self._keep_alive(slot)): slot for slot in self.slots}
+            done, _ = await asyncio.wait({stopping, *watchers}, return_when=asyncio.FIRST_COMPLETED)
+            for watcher in done & watchers.keys():
+                watcher.result()
+        except CrashLoop as error:
+            logger.critical("%s: giving up", error)
+            return CRASH_LOOP_EXIT_STATUS
         finally:
-            await self._shut_down()
+            stopping.cancel()
+            await self._shut_down(watchers)
+        return KILLED_EXIT_STATUS if self._is_killed else 0
 
-    def _on_signal(self) -> None:
-        if self._stop.is_set():  # the second Ctrl-C: at once
+    def _on_signal(self, signal_number: signal.Signals) -> None:
+        if self._stop.is_set() and signal_number == signal.SIGINT:  # Ctrl-C while it drains: at once
+            self._is_killed = True
             for slot in self.slots:
                 if slot.child is not None:
                     slot.child.send(signal.SIGKILL)
         self._stop.set()
 
-    async def _start_all(self) -> None:
-        """Start every process, all at the same time; wait until all are ready."""
+    async def _start_all(self, stopping: asyncio.Task[bool]) -> bool:
+        """Start every process, all at the same time, and wait until all are ready; False where a signal came first."""
 
         async def start(slot: Slot) -> None:
             slot.child = await slot.start()
             slot.facts = await slot.child.ready()
 
         tasks = [asyncio.create_task(start(slot)) for slot in self.slots]
+        starting = asyncio.gather(*tasks)
         try:
-            await asyncio.gather(*tasks)
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return False
+            starting.result()
+            return True
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _watch(self, stopping: asyncio.Task[bool]) -> int:
-        """Keep every process there until a signal, or until one dies too often."""
-        watchers = [asyncio.create_task(self._keep_alive(slot)) for slot in self.slots]
-        try:
-            done, _ = await asyncio.wait({stopping, *watchers}, return_when=asyncio.FIRST_COMPLETED)
-            for watcher in done & set(watchers):
-                watcher.result()
-            return 0
-        except CrashLoop as error:
-            logger.critical("%s: giving up", error)
-            return CRASH_LOOP_EXIT_STATUS
-        finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            await cancel_all(tasks)
 
     async def _keep_alive(self, slot: Slot) -> None:
+        """Start the slot's process anew whenever it ends. Raises CrashLoop where it ends too often."""
+        started_at = time.monotonic()
         while True:
             assert slot.child is not None
-            started_at = time.monotonic()
             status = await slot.child.wait()
+            if slot.on_death is not None:
+                slot.on_death(slot.child.pid)
             lived = time.monotonic() - started_at
             slot.quick_deaths = 1 if lived > STABLE_SECONDS else slot.quick_deaths + 1
             if slot.quick_deaths > MAX_QUICK_DEATHS:
@@ -140,29 +145,49 @@ class Supervisor:
             backoff = min(FIRST_BACKOFF_SECONDS * 2 ** (slot.quick_deaths - 1), LONGEST_BACKOFF_SECONDS)
             logger.error("%s: restarting it in %.1f s", describe_exit(slot.name, status), backoff)
             await asyncio.sleep(backoff)
+            started_at = time.monotonic()
             slot.child = await slot.start()
+            try:
+                await slot.child.ready()
+            except (StartupError, ChildFailed) as error:
+                logger.error("%s does not start: %s", slot.name, error)
 
-    async def _shut_down(self) -> None:
-        """Stop accepting, let the API processes finish, then let the engines go."""
+    async def _shut_down(self, watchers: dict[asyncio.Task[None], Slot]) -> None:
+        """Stop accepting, let the draining processes finish, then let the others go.
+
+        The others are kept alive until then: a request that is being finished may need a new engine.
+        """
         for listening in self.sockets:
             listening.close()
-        for slot in reversed(self.slots):
-            if slot.child is not None and slot.drains:
-                slot.child.send(signal.SIGTERM)
-        for slot in reversed(self.slots):
-            if slot.child is not None:
-                await self._end(slot.child, patient=slot.drains)
+        await cancel_all(watcher for watcher, slot in watchers.items() if slot.drains)
+        draining = [slot.child for slot in self.slots if slot.drains and slot.child is not None]
+        for child in draining:
+            child.send(signal.SIGTERM)
+        await asyncio.gather(*(end(child, self.drain_timeout + DRAIN_GRACE_SECONDS) for child in draining))
+        await cancel_all(watchers)
+        others = [slot.child for slot in self.slots if not slot.drains and slot.child is not None]
+        await asyncio.gather(*(end(child, 0) for child in others))
 
-    async def _end(self, child: ChildProcess, *, patient: bool) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            if patient:
-                await asyncio.wait_for(child.wait(), self.drain_timeout + 2)
-        child.cut_lifeline()
-        try:
-            await asyncio.wait_for(child.wait(), 5)
-        except asyncio.TimeoutError:
-            child.send(signal.SIGKILL)
-            await child.wait()
+
+async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel the tasks and wait for their ends, whatever these are."""
+    waiting = list(tasks)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def end(child: ChildProcess, patience: float) -> None:
+    """Wait `patience` seconds for a child's end, then cut its lifeline, then kill it."""
+    with contextlib.suppress(asyncio.TimeoutError):
+        if patience:
+            await asyncio.wait_for(child.wait(), patience)
+    child.cut_lifeline()
+    try:
+        await asyncio.wait_for(child.wait(), KILL_AFTER_SECONDS)
+    except asyncio.TimeoutError:
+        child.send(signal.SIGKILL)
+        await child.wait()
 
 
 def child_slot(
@@ -173,6 +198,7 @@ def child_slot(
     drains: bool = False,
     pass_fds: Sequence[int] = (),
     environment: dict[str, str] | None = None,
+    on_death: Callable[[int], object] | None = None,
 ) -> Slot:
     """A slot for `python -m MODULE`."""
     command = [sys.executable, "-m", module]
@@ -180,7 +206,7 @@ def child_slot(
     async def start() -> ChildProcess:
         return await ChildProcess.start(name, command, config, pass_fds=pass_fds, environment=environment)
 
-    return Slot(name, start, drains)
+    return Slot(name, start, drains, on_death=on_death)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -195,8 +221,8 @@ def listen(host: str, port: int) -> socket.socket:
         except OSError:
             listening.close()
             raise
-    except OSError as error:
-        raise AddressInUse(host=host, port=port, problem=error.strerror or error) from error
+    except (OSError, UnicodeError) as error:
+        raise AddressInUse(host=host, port=port, problem=getattr(error, "strerror", None) or error) from error
     listening.set_inheritable(True)
     return listening
 
@@ -204,7 +230,7 @@ def listen(host: str, port: int) -> socket.socket:
 @contextlib.contextmanager
 def runtime_folder() -> Generator[Path]:
     """A folder of mode 0700 for the sockets between the processes, removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="embedway-"))
+    folder = Path(tempfile.mkdtemp(prefix="embedway-", dir=SHORT_FOLDER if len(tempfile.gettempdir()) > 60 else None))
     try:
         yield folder
     finally:

@@ -76,9 +76,10 @@ def varlen_attention(
     """Scaled dot-product attention within each sequence; returns [total, heads, value_dim] in the query's dtype.
 
     query is [total, heads, dim], key [total, kv_heads, dim] and value [total, kv_heads, value_dim], where heads is a
-    multiple of kv_heads; strides are free. Rows behind the last sequence get zeros. scale is 1/√dim where it is None. With `window`, token i sees token j only
-    where |i - j| < window (the reading of transformers' attention interface, for both directions). bias(length) gives
-    the [heads, length, length] term that is added to the scores, and excludes causal and window.
+    multiple of kv_heads; strides are free. Rows behind the last sequence get zeros. scale is 1/√dim where it is None.
+    With `window`, token i sees token j only where |i - j| < window (the reading of transformers' attention interface,
+    for both directions). bias(length) gives the [heads, length, length] term that is added to the scores, and excludes
+    causal and window.
     """
     if bias is None and _flash_varlen is not None and query.is_cuda and query.dtype != torch.float32:
         return _flash(query, key, value, layout, scale=scale, causal=causal, window=window)

@@ -32,9 +32,7 @@ class PackedMpnet:
 
     def hidden_states(self, token_ids: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
         """int64 [total] to [total, hidden] in the model's dtype"""
-        rows, positions = (
-            with_spare_rows(ids) for ids in (token_ids, packed_positions(layout, self.first_position))
-        )
+        rows, positions = (with_spare_rows(ids) for ids in (token_ids, packed_positions(layout, self.first_position)))
         hidden = self.model.embeddings(input_ids=rows[None], position_ids=positions[None])[0]
         for layer in self.layers:
             hidden = self._layer(layer, hidden, layout)

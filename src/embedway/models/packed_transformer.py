@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 ATTENTION_NAME = "embedway_packed"
 ROW_MULTIPLE = 16
-"""oneDNN compiles a kernel for each number of rows that it meets, and keeps a thousand of them: 0.4 MB each, 600 MB after
-an hour of mixed traffic, measured. So the whole batch (not a sequence) gets up to 15 spare rows, which no sequence sees."""
+"""oneDNN compiles a kernel for each number of rows that it meets and keeps a thousand, of 0.4 MB each: mixed traffic
+cost 700 MB, measured. So a whole batch (not a sequence) gets up to 15 spare rows on a CPU, which no sequence sees."""
 UNKNOWN_TERMS = ("softcap", "position_bias", "s_aux", "head_mask")
 """What some models add to the scores through the interface and `varlen_attention` does not compute."""
 

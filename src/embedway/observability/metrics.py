@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 if TYPE_CHECKING:
     from embedway.engine.client import EmbedResult
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from embedway.packed_sequences import PackedSequences
 
 LATENCY_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+
+
+def forget_process(folder: Path, pid: int) -> None:
+    """Take a dead API process out of the gauges that add up over living ones."""
+    mark_process_dead(pid, str(folder))
 
 
 class Metrics:
