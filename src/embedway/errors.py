@@ -11,6 +11,7 @@ EmbedwayError
 │   ├── ContextLengthExceeded       400 context_length_exceeded
 │   ├── TooManyItems                400 too_many_items
 │   ├── TooManyTokens               400 too_many_tokens
+│   ├── TooManyCharacters           400 too_many_characters
 │   ├── DimensionsNotSupported      400 dimensions_not_supported
 │   ├── UnknownPrompt               400 unknown_prompt
 │   ├── AdaptersNotSupported        400 adapters_not_supported
@@ -114,7 +115,7 @@ class InvalidTokenId(RequestError):
 
 class ContextLengthExceeded(RequestError):
     sentence = (
-        "'{param}' has {length} tokens, but the model reads at most {limit} tokens an item, special tokens included. "
+        "'{param}' has {length} tokens, but the model reads at most {limit} tokens an item, {included} included. "
         'Send a shorter item, or set \'truncate\' to "end" or "start" (for all requests: --truncate).'
     )
     code = "context_length_exceeded"
@@ -128,6 +129,11 @@ class TooManyItems(RequestError):
 class TooManyTokens(RequestError):
     sentence = "'{param}' has {count} tokens in all, but a request may have at most {limit} (--max-request-tokens)."
     code = "too_many_tokens"
+
+
+class TooManyCharacters(RequestError):
+    sentence = "The tokens of '{param}' are not within {limit} characters, the most that are read of {scope}."
+    code = "too_many_characters"
 
 
 class DimensionsNotSupported(RequestError):

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zmq
 
+from embedway.engine import wire
 from embedway.engine.client import EngineClient
-from embedway.engine.loop import Engine, EngineIdentity
+from embedway.engine.loop import Engine, EngineIdentity, queued_request
 from embedway.errors import EngineNotReady, ItemFailed, NonFiniteVector
 from embedway.models.interface import EmbeddingModel, PackedBatch
 from embedway.packed_sequences import PackedSequences
@@ -179,6 +181,23 @@ async def test_a_cancelled_request_leaves_the_queue(
     model.gate.set()
     await running
     assert [batch.token_ids.tolist() for batch in model.batches] == [[1]]
+
+
+def test_priority_reaches_the_queue() -> None:
+    arrays = [np.array([1, 2], "<i4").tobytes(), np.array([0, 2], "<i4").tobytes()]
+    request = queued_request(b"client", wire.Embed(7, priority=-3, pool_start=1), arrays)
+    assert (request.key, request.priority, request.pool_start) == ((b"client", 7), -3, 1)
+    assert request.token_ids.tolist() == [1, 2]
+
+
+async def test_an_engine_whose_socket_cannot_be_bound_ends_and_does_not_linger(tmp_path: Path) -> None:
+    engine = Engine(
+        EngineIdentity(FakeModel(), threads=1, load_seconds=0.0),
+        address=f"ipc://{tmp_path}/no/such",
+        max_batch_tokens=8,
+    )
+    with pytest.raises(zmq.ZMQError):
+        await asyncio.to_thread(engine.run)
 
 
 async def test_the_prompt_s_length_reaches_the_model(

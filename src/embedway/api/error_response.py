@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from embedway.errors import EmbedwayError, InternalFault, MethodNotAllowed, RouteNotFound, ServerFault
+from embedway.errors import EmbedwayError, InternalFault, MethodNotAllowed, RouteNotFound
 
 logger = logging.getLogger("embedway.api")
 
@@ -41,8 +41,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _embedway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EmbedwayError)
-    if isinstance(error, ServerFault):
-        logger.warning("request %s: %s (%s)", request_id_of(request), error.message, error.code)
+    if error.status == 500:
+        logger.error("request %s: %s (%s)", request_id_of(request), error.message, error.code)
     return error_response(error)
 
 

@@ -45,9 +45,9 @@ class Items:
         return bool(self.texts)
 
     @property
-    def num_characters(self) -> int:
-        """Characters of all the texts together; 0 for token ids."""
-        return sum(map(len, self.texts))
+    def size(self) -> int:
+        """Characters of all the texts together, or all the token ids."""
+        return sum(map(len, self.texts or self.token_ids))
 
     def param(self, i: int) -> str:
         """Item i's name in error messages: `input`, `input[3]` or `input[3].text`."""

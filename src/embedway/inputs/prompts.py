@@ -48,10 +48,11 @@ def excluded_tokens(spec: ModelSpec, tokenizer: TextTokenizer, prompt: str) -> i
     """How many leading tokens of each sequence the pooling leaves out: the prompt's, where the folder says so.
 
     They are counted as sentence-transformers does: the prompt's own sequence, without a special token at its end.
+    Raises TooManyCharacters or InvalidValue.
     """
     if spec.include_prompt or not prompt:
         return 0
-    [ids] = tokenizer.encode([prompt], truncate="end", max_length=spec.max_length)
+    [ids] = tokenizer.encode([prompt], truncate="end", max_length=spec.max_length, param=lambda _: "prompt")
     return len(ids) - (int(ids[-1]) in tokenizer.special_ids)
 
 

@@ -16,7 +16,8 @@ Two things prove a seam:
   start, which decides ties.
 
 Beside that the normalizer must treat both sides alike together and apart, and no added token may touch the place.
-Where a text has no seam, all of it is tokenized: slow, but correct.
+Where a text has no seam, all of it is tokenized, up to a limit: slow, but correct. Looking for a seam takes about as
+long as tokenizing the characters in question, so the time has a limit, too.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ GROWTH = 4
 """A piece with too few tokens is made this many times longer."""
 NEIGHBOURHOOD = 64
 """Characters on each side that the normalizer and the pre-tokenizer are asked about."""
-MAX_PAIR_PLACES = 256
+CHARACTERS_PER_TEST = 128
+MIN_TESTS, MAX_TESTS = 32, 1024
+"""How many places are tested in a part of a text: a test takes as long as tokenizing about that many characters."""
 MAX_WORD_PLACES = 65_536
-MAX_TESTS = 1024
-"""Places looked at and tested after one start: a line of 10 million dashes must not be searched one by one."""
+"""Places looked at: a line of 10 million dashes must not be searched one by one."""
 
 _WORD_PLACES = r" \n\t\r\u3000!-/:-@\[-`{-~、。，．！？；：（）「」『』《》…"
 _IDEOGRAPHS = r"\u4e00-\u9fff"
@@ -66,21 +68,25 @@ def leading_ids(
     *,
     encode: Callable[[str], list[int]],
     seams: Seams,
+    max_characters: int,
     characters_per_token: int = CHARACTERS_PER_TOKEN,
-) -> TextEnd:
+) -> TextEnd | None:
     """Return at least the first `count` token ids of `text` (fewer only if it has no more).
 
-    `encode` tokenizes without special tokens; it is given the text's beginning, in growing pieces.
+    `encode` tokenizes without special tokens; it is given the text's beginning, in growing pieces of at most
+    `max_characters`. None: they do not tell. Of a longer text, only the `seams.reach` characters after them count, so
+    the rest may be missing.
     """
     size = max(1, characters_per_token * count)
-    while size < len(text):
-        seam = seams.find(text, size, size * GROWTH)
+    longest = min(len(text), max_characters)
+    while size < longest:
+        seam = seams.find(text, size, min(size * GROWTH, longest))
         if seam is not None:
             ids = encode(text[:seam])
             if len(ids) >= count:
                 return TextEnd(ids, is_all=False)
         size *= GROWTH
-    return TextEnd(encode(text), is_all=True)
+    return TextEnd(encode(text), is_all=True) if len(text) <= max_characters else None
 
 
 def trailing_ids(
@@ -89,11 +95,12 @@ def trailing_ids(
     *,
     encode: Callable[[str], list[int]],
     seams: Seams,
+    max_characters: int,
     characters_per_token: int = CHARACTERS_PER_TOKEN,
-) -> TextEnd:
+) -> TextEnd | None:
     """Return at least the last `count` token ids of `text` (fewer only if it has no more): see `leading_ids`."""
     size = max(1, characters_per_token * count)
-    while size < len(text):
+    while size < min(len(text), max_characters):
         start = len(text) - size
         first = seams.find(text, start, len(text), backwards=True)
         second = first and seams.find(text, first + 1, len(text), backwards=True)
@@ -102,7 +109,7 @@ def trailing_ids(
             if len(ids) >= count:
                 return TextEnd(ids, is_all=False)
         size *= GROWTH
-    return TextEnd(encode(text), is_all=True)
+    return TextEnd(encode(text), is_all=True) if len(text) <= max_characters else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,8 @@ class Seams:
     added_tokens: tuple[str, ...]
     normalized_added_tokens: tuple[str, ...]
     """Those looked for in the normalized text, in every form in which they may be there."""
+    reach: int
+    """Characters on each side of a place that decide whether it is a seam."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Seams:
@@ -143,22 +152,28 @@ class Seams:
             normalized_added_tokens=_normalized_forms(
                 tokenizer, [token.content for token in tokens if token.normalized]
             ),
+            reach=max(NEIGHBOURHOOD, *(len(token.content) for token in tokens), 0) + 1,
         )
 
     def find(self, text: str, start: int, stop: int, *, backwards: bool = False) -> int | None:
-        """Return a seam in `text[start:stop]`, the first that is found; `backwards`: one that serves `text[seam:]`."""
+        """Return a seam in `text[start:stop]`, the first that is found; `backwards`: one that serves `text[seam:]`.
+
+        A place further from the seam than `reach` does not matter.
+        """
         use_pairs = self.pairs is not None and (self.pairs_backwards or not backwards)
-        places = self._places(text, max(1, start), min(stop, len(text)), use_pairs=use_pairs)
-        for place in islice(places, MAX_TESTS):
+        start, stop = max(1, start), min(stop, len(text))
+        num_tests = min(MAX_TESTS, max(MIN_TESTS, (stop - start) // CHARACTERS_PER_TEST))
+        places = self._places(text, start, stop, num_pairs=num_tests // 2 if use_pairs else 0)
+        for place in islice(places, num_tests):
             if self._is_seam(text, place, use_pairs=use_pairs):
                 return place
         return None
 
-    def _places(self, text: str, start: int, stop: int, *, use_pairs: bool) -> Iterator[int]:
-        if use_pairs:
-            yield from range(start, min(stop, start + MAX_PAIR_PLACES))
+    def _places(self, text: str, start: int, stop: int, *, num_pairs: int) -> Iterator[int]:
+        """The first places, where they may serve as pairs, and then those where a word may end."""
+        yield from range(start, min(stop, start + num_pairs))
         for found in islice(self.word_places.finditer(text, start, stop), MAX_WORD_PLACES):
-            if use_pairs or self._may_end_word(text[found.start() - 1], text[found.start()]):
+            if num_pairs or self._may_end_word(text[found.start() - 1], text[found.start()]):
                 yield found.start()
 
     def _may_end_word(self, before: str, after: str) -> bool:
