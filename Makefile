@@ -1,4 +1,5 @@
 # Two commands: `make serve` runs the server, `make test` runs the tests. Both make .venv when it is missing or stale.
+# Written for GNU make 3.81 and the BSD tools too, which macOS has.
 MODEL ?= sentence-transformers/all-MiniLM-L6-v2
 HOST ?= 127.0.0.1
 PORT ?= 30000
@@ -15,19 +16,28 @@ SOURCES := src tests benchmarks examples
 .PHONY: help serve test install lint format bench clean
 
 help:  ## Show this list.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
-	@echo "  Variables: MODEL=$(MODEL) HOST=$(HOST) PORT=$(PORT) ARGS='further flags'"
+	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  Variables: MODEL=$(MODEL) HOST=$(HOST) PORT=$(PORT) PYTHON=$(PYTHON) ARGS='further flags'"
 
 serve: $(STAMP)  ## Serve MODEL on HOST:PORT.
 	@exec $(BIN)/embedway serve "$(MODEL)" --host "$(HOST)" --port "$(PORT)" $(ARGS)
 
-test: $(STAMP)  ## Run all tests.
+# With ARGS it is for somebody at work on a few tests, who lints later.
+test: $(STAMP) $(if $(ARGS),,lint)  ## Run everything that CI runs; with ARGS='tests/inputs -x' only those tests.
 	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 install: $(STAMP)  ## Make .venv with everything in it.
 
+# A .venv without pip is a half-made one, or its Python is gone: it is made anew, once $(PYTHON) is seen to be able to.
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if ! { $(BIN)/python -m pip --version || $(BIN)/python -m ensurepip; } >/dev/null 2>&1; then \
+	  rm -rf $(VENV); \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	    { echo "Python 3.10 or newer is needed, and '$(PYTHON)' is not: give one as in PYTHON=python3.12" >&2; exit 1; }; \
+	  $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "'$(PYTHON)' cannot make a virtual environment: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }; \
+	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
+	fi
 	$(PIP) install --quiet --constraint constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[minilm,dev]'
 	@touch $(STAMP)

@@ -6,7 +6,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import msgspec
 import numpy as np
@@ -16,7 +16,9 @@ from embedway.config import DEFAULT_MODEL, Dtype, PoolingMode
 from embedway.engine.batch import pack
 from embedway.engine.model_runner import ModelRunner
 from embedway.engine.scheduler import QueuedRequest, Scheduler
+from embedway.errors import InvalidType, InvalidValue
 from embedway.inputs.items import Items, parse_input
+from embedway.inputs.request_budget import UNLIMITED
 from embedway.inputs.sequences import InputOptions, SequenceMaker
 from embedway.inputs.tokenizer import Truncate
 from embedway.model_spec import ModelSpec
@@ -28,8 +30,17 @@ from embedway.models.tokenizer_conversion import convert, needs_conversion
 from embedway.outputs.vector_types import OutputDtype, Vectors, check_dimensions, check_output_dtype, finish
 from embedway.packed_sequences import PackedSequences
 
-Input: TypeAlias = "str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Sequence[Mapping[str, str]]"
-UNLIMITED = 2**62
+Input: TypeAlias = (
+    str
+    | Mapping[str, str]
+    | Sequence[str]
+    | Sequence[int]
+    | Sequence[Sequence[int]]
+    | Sequence[Mapping[str, str]]
+    | npt.NDArray[np.integer]
+    | npt.NDArray[np.str_]
+)
+_FORMS = "a string, token ids, an object with 'text', a list of them, or a numpy array of strings or integers"
 
 
 class Embedder:
@@ -90,15 +101,19 @@ class Embedder:
         """Embed texts or token ids, in any form that `input` of POST /v1/embeddings has.
 
         Returns [n, dimension], or [dimension] for a single string, list of ids or object; float32 of unit length unless
-        the arguments say otherwise. An empty list gives [0, dimension]. Raises the errors of the HTTP API, with the
-        same sentences.
+        the arguments say otherwise. An empty list gives [0, dimension]. numpy arrays are taken as the lists that they
+        stand for. Raises the errors of the HTTP API, with the same sentences.
         """
+        if truncate not in get_args(Truncate):
+            known = ", ".join(map(repr, get_args(Truncate)))
+            raise InvalidValue(param="truncate", problem=f"is {truncate!r}, but it must be one of {known}")
         length = check_dimensions(self.spec, dimensions, allow_any=self._matryoshka)
         check_output_dtype(output_dtype, dimension=length or self.spec.dimension, normalize=normalize)
-        if not isinstance(texts, str | Mapping) and len(texts) == 0:
+        plain = _plain(texts, "texts")
+        if plain == []:
             empty = np.empty((0, self.spec.dimension), dtype=np.float32)
             return finish(empty, dimensions=length, normalize=normalize, output_dtype=output_dtype)
-        items = parse_input(_plain(texts), max_items=UNLIMITED, field="texts")
+        items = parse_input(plain, max_items=UNLIMITED, field="texts")
         sequences = self._sequences.make(items, InputOptions(input_type, prompt_name, prompt, truncate))
         vectors = self._run(sequences, items)
         finished = finish(vectors, dimensions=length, normalize=normalize, output_dtype=output_dtype)
@@ -130,19 +145,35 @@ def _sequence_maker(spec: ModelSpec) -> SequenceMaker:
         return SequenceMaker.load(readable, max_request_tokens=UNLIMITED)
 
 
-def _plain(texts: Input) -> object:
-    """Any sequences as the lists that JSON would have given; numpy's integers as Python's."""
-    if isinstance(texts, str):
-        return texts
-    if isinstance(texts, Mapping):
-        return dict(texts)
-    if isinstance(texts, np.ndarray):
-        return texts.tolist()
-    return [
-        part if isinstance(part, str) else int(part) if isinstance(part, np.integer) else _plain_part(part)
-        for part in texts
-    ]
+def _plain(value: object, param: str) -> object:
+    """Strings, mappings, sequences and arrays as JSON would have given them; numpy's values as Python's.
+
+    Raises InvalidType for all else; `parse_input` refuses what JSON could have given, but should not.
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.ndarray):
+        return _plain_array(value, param)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        if set(map(type, value)) <= {str, int}:
+            return list(value)
+        return [_plain_part(part, f"{param}[{i}]") for i, part in enumerate(value)]
+    raise InvalidType(param=param, expected=_FORMS, got=f"a Python {type(value).__name__}")
 
 
-def _plain_part(part: object) -> object:
-    return _plain(part) if isinstance(part, Sequence | Mapping | np.ndarray) else part  # ty: ignore[invalid-argument-type]
+def _plain_array(array: npt.NDArray[Any], param: str) -> object:
+    if array.shape == (0,):
+        return []  # of whatever type: numpy makes an empty list an array of floats
+    if array.dtype.kind == "O":
+        return _plain(array.tolist(), param)
+    if array.dtype.kind not in "iuUT":
+        raise InvalidType(param=param, expected=_FORMS, got=f"an array of {array.dtype}")
+    return array.tolist()
+
+
+def _plain_part(part: object, param: str) -> object:
+    if isinstance(part, np.generic) and not isinstance(part, str | bytes):
+        return part.item()
+    return part if part is None or isinstance(part, bool | int | float) else _plain(part, param)

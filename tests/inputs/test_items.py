@@ -77,9 +77,9 @@ def test_names_begin_with_the_field_that_was_read() -> None:
     assert parse_input(["a"], max_items=1, field="prompt").param(0) == "prompt[0]"
 
 
-def test_characters_are_counted_over_all_texts() -> None:
-    assert parse('["abc", "é"]').num_characters == 4
-    assert parse("[1, 2]").num_characters == 0
+def test_characters_or_token_ids_are_counted_over_all_items() -> None:
+    assert parse('["abc", "é"]').size == 4
+    assert parse("[1, 2]").size == parse("[[1], [2]]").size == 2
 
 
 @pytest.mark.parametrize(

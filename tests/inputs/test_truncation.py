@@ -21,7 +21,14 @@ from tokenizers import (
     trainers,
 )
 
-from embedway.inputs.truncation import Seams, TextEnd, leading_ids, trailing_ids
+from embedway.inputs.truncation import (
+    Seams,
+    TextEnd,
+    first_characters,
+    last_characters,
+    leading_ids,
+    trailing_ids,
+)
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog, and it's 1234567 o'clock; don't panic!",
@@ -44,6 +51,7 @@ CASED = (
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """The newer GPT expression, which looks across a whole run of capitals."""
+UNLIMITED = 2**62
 SPECIALS = ["<s>", "</s>", "<unk>", "[SEP]", "<|end|>"]
 
 
@@ -191,9 +199,15 @@ def test_the_first_tokens_are_those_of_the_whole_text(name: str, text: str, coun
     whole = ids_of(tokenizer, text)
 
     end = leading_ids(
-        text, count, encode=lambda piece: ids_of(tokenizer, piece), seams=seams, characters_per_token=guess
+        text,
+        count,
+        encode=lambda piece: ids_of(tokenizer, piece),
+        seams=seams,
+        max_characters=UNLIMITED,
+        characters_per_token=guess,
     )
 
+    assert end is not None
     assert end.ids == whole[: len(end.ids)]
     assert len(end.ids) >= count or end.ids == whole
     assert end.ids == whole or not end.is_all
@@ -207,12 +221,51 @@ def test_the_last_tokens_are_those_of_the_whole_text(name: str, text: str, count
     whole = ids_of(tokenizer, text)
 
     end = trailing_ids(
-        text, count, encode=lambda piece: ids_of(tokenizer, piece), seams=seams, characters_per_token=guess
+        text,
+        count,
+        encode=lambda piece: ids_of(tokenizer, piece),
+        seams=seams,
+        max_characters=UNLIMITED,
+        characters_per_token=guess,
     )
 
+    assert end is not None
     assert end.ids == whole[len(whole) - len(end.ids) :]
     assert len(end.ids) >= count or end.ids == whole
     assert end.ids == whole or not end.is_all
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=60)
+@given(text=TEXTS, count=st.integers(1, 6), limit=st.integers(4, 60), prompt=st.integers(0, 400))
+def test_within_a_limit_they_are_the_same_or_none(name: str, text: str, count: int, limit: int, prompt: int) -> None:
+    """The text is given in two parts, and only as much of it as may be looked at."""
+    tokenizer, seams = tokenizer_and_seams(name)
+    whole = ids_of(tokenizer, text)
+    read = ReadCharacters(tokenizer)
+    parts, size = (text[:prompt], text[prompt:]), limit + seams.reach
+
+    first = leading_ids(
+        first_characters(*parts, size), count, encode=read, seams=seams, max_characters=limit, characters_per_token=1
+    )
+    last = trailing_ids(
+        last_characters(*parts, size), count, encode=read, seams=seams, max_characters=limit, characters_per_token=1
+    )
+
+    assert first is None or first.ids == whole[: len(first.ids)]
+    assert last is None or last.ids == whole[len(whole) - len(last.ids) :]
+    for end in (first, last):
+        assert end is not None or len(text) > limit
+        assert end is None or len(end.ids) >= count or end.ids == whole
+    assert read.longest <= limit
+
+
+@given(prompt=st.text(max_size=6), text=st.text(max_size=6), count=st.integers(0, 14))
+def test_characters_are_taken_as_from_prompt_and_text_together(prompt: str, text: str, count: int) -> None:
+    whole = prompt + text
+
+    assert first_characters(prompt, text, count) == whole[:count]
+    assert last_characters(prompt, text, count) == whole[max(0, len(whole) - count) :]
 
 
 def removing() -> Tokenizer:
@@ -259,7 +312,7 @@ TRAPS: dict[str, tuple[Callable[[], Tokenizer], str]] = {
 
 @pytest.mark.parametrize("take", [leading_ids, trailing_ids])
 @pytest.mark.parametrize("trap", TRAPS)
-def test_traps_change_nothing(trap: str, take: Callable[..., TextEnd]) -> None:
+def test_traps_change_nothing(trap: str, take: Callable[..., TextEnd | None]) -> None:
     make, text = TRAPS[trap]
     tokenizer = make()
     seams = Seams.of(tokenizer)
@@ -268,8 +321,14 @@ def test_traps_change_nothing(trap: str, take: Callable[..., TextEnd]) -> None:
     for count in range(1, 30):
         for guess in range(1, 4):
             end = take(
-                text, count, encode=lambda piece: ids_of(tokenizer, piece), seams=seams, characters_per_token=guess
+                text,
+                count,
+                encode=lambda piece: ids_of(tokenizer, piece),
+                seams=seams,
+                max_characters=UNLIMITED,
+                characters_per_token=guess,
             )
+            assert end is not None
             size = len(end.ids)
             assert end.ids == (whole[:size] if take is leading_ids else whole[len(whole) - size :])
             assert size >= count or end.is_all
@@ -282,12 +341,13 @@ CHINESE = "中文没有空格标点很少"
 
 @pytest.mark.parametrize("take", [leading_ids, trailing_ids])
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_huge_text_is_not_read_to_its_other_end(name: str, take: Callable[..., TextEnd]) -> None:
+def test_a_huge_text_is_not_read_to_its_other_end(name: str, take: Callable[..., TextEnd | None]) -> None:
     tokenizer, seams = tokenizer_and_seams(name)
     read = ReadCharacters(tokenizer)
 
-    end = take(PROSE * (MEGABYTES // len(PROSE)), 256, encode=read, seams=seams)
+    end = take(PROSE * (MEGABYTES // len(PROSE)), 256, encode=read, seams=seams, max_characters=UNLIMITED)
 
+    assert end is not None
     assert len(end.ids) >= 256
     assert read.characters < 64 * 256
 
@@ -296,12 +356,15 @@ def test_a_huge_text_is_not_read_to_its_other_end(name: str, take: Callable[...,
     ("name", "take"),
     [("minilm", leading_ids), ("minilm", trailing_ids), ("xlm-r", leading_ids), ("llama", trailing_ids)],
 )
-def test_a_huge_text_without_spaces_is_not_read_to_its_other_end(name: str, take: Callable[..., TextEnd]) -> None:
+def test_a_huge_text_without_spaces_is_not_read_to_its_other_end(
+    name: str, take: Callable[..., TextEnd | None]
+) -> None:
     tokenizer, seams = tokenizer_and_seams(name)
     read = ReadCharacters(tokenizer)
 
-    end = take(CHINESE * (MEGABYTES // len(CHINESE)), 256, encode=read, seams=seams)
+    end = take(CHINESE * (MEGABYTES // len(CHINESE)), 256, encode=read, seams=seams, max_characters=UNLIMITED)
 
+    assert end is not None
     assert len(end.ids) >= 256
     assert read.characters < 64 * 256
 
@@ -310,11 +373,35 @@ def test_one_word_as_long_as_the_text_is_read_whole() -> None:
     tokenizer, seams = tokenizer_and_seams("minilm")
     read = ReadCharacters(tokenizer)
 
-    end = leading_ids("a" * 100_000, 256, encode=read, seams=seams)
+    end = leading_ids("a" * 100_000, 256, encode=read, seams=seams, max_characters=UNLIMITED)
 
+    assert end is not None
     assert [tokenizer.id_to_token(i) for i in end.ids] == ["[UNK]"]
     assert end.is_all
     assert read.characters == 100_000
+
+
+@pytest.mark.parametrize("take", [leading_ids, trailing_ids])
+@pytest.mark.parametrize("text", ["a" * 100_000, " " * 100_000, "-" * 100_000, "a\u0301" * 50_000])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_no_more_than_the_limit_is_read_of_any_text(name: str, text: str, take: Callable[..., TextEnd | None]) -> None:
+    tokenizer, seams = tokenizer_and_seams(name)
+    read = ReadCharacters(tokenizer)
+
+    end = take(text, 4096, encode=read, seams=seams, max_characters=40_000)
+
+    assert read.characters <= 2 * 40_000
+    assert end is None or end.ids[:8] == ids_of(tokenizer, text[:40_000])[:8]
+
+
+def test_places_are_tested_in_proportion_to_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, seams = tokenizer_and_seams("xlm-r")
+    tested: list[int] = []
+    monkeypatch.setattr(Seams, "_is_seam", lambda self, text, place, **kwargs: tested.append(place))
+
+    assert seams.find("-" * 100_000, 1000, 7400) is None
+
+    assert 0 < len(tested) <= 6400 // 128
 
 
 def test_tokens_that_only_stand_far_apart_are_found_by_growing_pieces() -> None:
@@ -322,8 +409,9 @@ def test_tokens_that_only_stand_far_apart_are_found_by_growing_pieces() -> None:
     text = ("word" + " " * 500) * 200
     read = ReadCharacters(tokenizer)
 
-    end = leading_ids(text, 10, encode=read, seams=seams)
+    end = leading_ids(text, 10, encode=read, seams=seams, max_characters=UNLIMITED)
 
+    assert end is not None
     assert end.ids[:10] == ids_of(tokenizer, text)[:10]
     assert not end.is_all
     assert read.characters < len(text) // 2
@@ -334,8 +422,11 @@ def test_an_unknown_kind_of_pre_tokenizer_is_given_the_whole_text() -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.FixedLength(5)
     text = PROSE * 20
 
-    end = leading_ids(text, 4, encode=lambda piece: ids_of(tokenizer, piece), seams=Seams.of(tokenizer))
+    end = leading_ids(
+        text, 4, encode=lambda piece: ids_of(tokenizer, piece), seams=Seams.of(tokenizer), max_characters=UNLIMITED
+    )
 
+    assert end is not None
     assert end.is_all
     assert end.ids == ids_of(tokenizer, text)
 
@@ -345,8 +436,9 @@ class ReadCharacters:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.characters = 0
+        self.characters = self.longest = 0
 
     def __call__(self, text: str) -> list[int]:
         self.characters += len(text)
+        self.longest = max(self.longest, len(text))
         return ids_of(self.tokenizer, text)

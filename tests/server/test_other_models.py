@@ -5,7 +5,7 @@ One class a folder, so that a server ends when its class does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ MAX_LENGTH = 64
 TEXTS = varied_texts(44)
 PROMPTS = {"query": "search query: ", "document": "passage: "}
 INSTRUCTIONS = {"query": "Instruct: find the document\nQuery:", "document": ""}
+LIVELY = {"initializer_range": 0.1}
+"""With the usual 0.02 a tiny encoder's first token hardly depends on the text: its cosines are 0.998 between texts."""
 WINDOW = 8
 """Of the Mistral's attention, in tokens: some TEXTS are shorter, most are longer."""
 BOS, EOS = 1, 2
@@ -62,7 +64,7 @@ class Served:
 
 
 @contextmanager
-def serve(folder: Path, *arguments: str) -> Iterator[Served]:
+def serve(folder: Path, *arguments: str) -> Generator[Served]:
     with RunningServer(str(folder), *arguments) as server:
         yield Served(folder, server.url)
 
@@ -80,20 +82,20 @@ def cosines(got: Matrix, expected: Matrix) -> npt.NDArray[np.float64]:
     return np.sum(got.astype(np.float64) * expected.astype(np.float64), axis=1)
 
 
-def check_equal(got: Matrix, expected: Matrix, *, smallest: float = SMALLEST_COSINE) -> None:
+def check_equal(got: Matrix, expected: Matrix) -> None:
     found = cosines(got, expected)
-    assert found.min() >= smallest, f"{TEXTS[found.argmin()]!r}: {found.min()}"
+    assert found.min() >= SMALLEST_COSINE, f"row {found.argmin()}: {found.min()}"
 
 
 def check_different(got: Matrix, other: Matrix) -> None:
-    """No row is the other's: the two would not have passed for each other in `check_equal`."""
-    assert cosines(got, other).max() < 0.9999
+    """No row passes for the other's, by far: what tells that the tests of equality could fail."""
+    assert cosines(got, other).max() < 0.999
 
 
 @pytest.fixture(scope="class")
 def bge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("models") / "bge-like"
-    with serve(tiny_checkpoint("bert", folder, pooling="cls", prompts=PROMPTS)) as served:
+    with serve(tiny_checkpoint("bert", folder, pooling="cls", prompts=PROMPTS, config=LIVELY)) as served:
         yield served
 
 
@@ -137,7 +139,7 @@ class TestABgeLikeFolder:
 
 @pytest.fixture(scope="class")
 def xlm_roberta(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serve(tiny_checkpoint("xlm-roberta", tmp_path_factory.mktemp("models") / "xlm-r")) as served:
+    with serve(tiny_checkpoint("xlm-roberta", tmp_path_factory.mktemp("models") / "xlm-r", config=LIVELY)) as served:
         yield served
 
 
@@ -151,8 +153,10 @@ class TestAnXlmRobertaFolder:
 @pytest.fixture(scope="class")
 def roberta(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("models") / "roberta-dense"
-    settings: dict[str, Any] = {"dense": (TinyDense(24),), "prompts": PROMPTS, "default_prompt_name": "document"}
-    with serve(tiny_checkpoint("roberta", folder, **settings)) as served:
+    tiny_checkpoint(
+        "roberta", folder, dense=(TinyDense(24),), prompts=PROMPTS, default_prompt_name="document", config=LIVELY
+    )
+    with serve(folder) as served:
         yield served
 
 
@@ -263,7 +267,7 @@ class TestAQwen3EmbeddingLikeFolder:
 
 def as_before_sentence_transformers(folder: Path) -> Path:
     """BERT as it was published in its early days: `vocab.txt` for a tokenizer, and nothing about pooling."""
-    tiny_checkpoint("bert", folder)
+    tiny_checkpoint("bert", folder, config=LIVELY)
     vocab = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
     (folder / "vocab.txt").write_text("\n".join(sorted(vocab, key=vocab.__getitem__)), encoding="utf-8")
     write_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", do_lower_case=True)
@@ -300,15 +304,13 @@ class TestAFolderWithoutTokenizerJsonOrPooling:
 
     def test_the_same_weights_pooled_otherwise_give_other_vectors(self, old_bert: Served, tmp_path: Path) -> None:
         longer = [text for text in TEXTS if len(text) > 1]
-        by_first_token = tiny_checkpoint("bert", tmp_path / "cls", pooling="cls")
-        by_mean = tiny_checkpoint("bert", tmp_path / "mean", pooling="mean")
+        by_first_token = tiny_checkpoint("bert", tmp_path / "cls", pooling="cls", config=LIVELY)
         check_different(old_bert.embed(longer), reference(by_first_token, longer))
-        check_equal(old_bert.embed(longer), reference(by_mean, longer))
 
 
 @pytest.fixture(scope="class")
 def halved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tiny_checkpoint("bert", tmp_path_factory.mktemp("models") / "bert")
+    folder = tiny_checkpoint("bert", tmp_path_factory.mktemp("models") / "bert", config=LIVELY)
     with serve(folder, "--dtype", "bfloat16") as served:
         yield served
 

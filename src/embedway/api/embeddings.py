@@ -100,7 +100,7 @@ async def encode(request: Request) -> Response:
 
 async def tokenize(context: ApiContext, items: Items, options: InputOptions) -> PackedSequences:
     """Items → sequences, within the limits of the request."""
-    if items.num_characters <= INLINE_CHARACTERS:
+    if context.sequences.work(items, options) <= INLINE_CHARACTERS:
         return context.sequences.make(items, options)
     return await asyncio.to_thread(context.sequences.make, items, options)
 

@@ -8,6 +8,7 @@ from embedway.errors import TooManyCharacters, TooManyTokens
 
 CHARACTERS_PER_TOKEN = 32
 """Texts have 4 to 5 characters a token, and code with its indentation seldom more than 10."""
+UNLIMITED = 2**62
 LEAST_CHARACTERS = 2_000_000
 """A server of few tokens a request still reads one long item."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,19 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
 
-from embedway.errors import ContextLengthExceeded, InvalidTokenId, InvalidValue, UnsupportedCheckpoint
+from embedway.errors import ContextLengthExceeded, InvalidValue, TooManyCharacters, UnsupportedCheckpoint
+from embedway.inputs.request_budget import UNLIMITED, RequestBudget
 from embedway.inputs.special_tokens import declared_post_processor
-from embedway.inputs.truncation import CHARACTERS_PER_TOKEN, Seams, leading_ids, trailing_ids
+from embedway.inputs.truncation import (
+    CHARACTERS_PER_TOKEN,
+    GROWTH,
+    Seams,
+    TextEnd,
+    first_characters,
+    last_characters,
+    leading_ids,
+    trailing_ids,
+)
 from embedway.model_spec import ModelSpec
 
 Ids = npt.NDArray[np.int32]
@@ -24,7 +35,16 @@ Truncate = Literal["none", "end", "start"]
 
 LONG_TEXT = 2 * CHARACTERS_PER_TOKEN
 """Texts of more characters per token of the limit are read piece by piece; shorter ones are tokenized whole."""
+MAX_ITEM_CHARACTERS = 1_000_000
+"""A longer text must have enough tokens within so many characters."""
+BATCH_CHARACTERS = 1_000_000
+"""Short texts are tokenized together up to this size: the library's own objects take some 50 bytes a character."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def max_item_characters(max_length: int) -> int:
+    """Most characters that are tokenized of one item; models that read very long items may read more."""
+    return max(MAX_ITEM_CHARACTERS, GROWTH * LONG_TEXT * max_length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +87,6 @@ class TextTokenizer:
             seams=Seams.of(tokenizer),
         )
 
-    @property
-    def num_special_tokens(self) -> int:
-        """How many special tokens each text gets."""
-        return len(self.leading) + len(self.trailing)
-
     def encode(
         self,
         texts: Sequence[str],
@@ -80,24 +95,33 @@ class TextTokenizer:
         truncate: Truncate,
         max_length: int,
         param: Callable[[int], str] = "input[{}]".format,
+        budget: RequestBudget | None = None,
     ) -> list[Ids]:
         """Return the int32 ids of each text, special tokens included, at most `max_length` of them.
 
         `prompt` is put before each text, as sentence-transformers does. A longer text is cut at its end or start, as
         transformers does with `truncation_side` right or left: special tokens stay. `param(i)` names text i in errors.
-        Raises ContextLengthExceeded where `truncate` is "none" (a very long text is not counted to its end), and
-        InvalidValue for text that is not Unicode or that spells a token without an embedding.
+        Raises ContextLengthExceeded where `truncate` is "none" (a very long text is not counted to its end),
+        TooManyCharacters where the tokens of a text of more than a million characters are not found in so many of
+        them, InvalidValue for text that is not Unicode or that spells a token without an embedding, and what `budget`
+        raises.
         """
-        whole = [prompt + text for text in texts] if prompt else texts
-        is_long = [len(text) > LONG_TEXT * max_length for text in whole]
-        with _unicode_only(whole, param):
-            short = iter(self._encode_batch([text for text, long in zip(whole, is_long, strict=True) if not long]))
-            sequences = [
-                self._encode_long(text, truncate, max_length, param(i))
-                if is_long[i]
-                else self._cut(next(short), truncate, max_length, param(i))
-                for i, text in enumerate(whole)
-            ]
+        cut = _Cut(truncate, max_length, self.leading, self.trailing, has_prompt=bool(prompt))
+        budget = budget or RequestBudget(param(0), max_tokens=UNLIMITED)
+        lengths = [len(prompt) + len(text) for text in texts]
+        sequences: list[Ids] = []
+        num_tokens = 0
+        with _unicode_only(prompt, texts, param):
+            for first, stop in _batches(lengths, longest=LONG_TEXT * max_length):
+                if lengths[first] > LONG_TEXT * max_length:
+                    made = [self._encode_long(prompt, texts[first], cut, param(first), budget)]
+                else:
+                    budget.read(sum(lengths[first:stop]))
+                    batch = self._encode_batch([prompt + text for text in texts[first:stop]])
+                    made = [cut.whole(ids, param(i)) for i, ids in enumerate(batch, first)]
+                num_tokens += sum(map(len, made))
+                budget.check_tokens(num_tokens, is_all=stop == len(texts))
+                sequences += made
         if self.has_ids_beyond:
             self._check_embeddings(sequences, param)
         return sequences
@@ -110,13 +134,12 @@ class TextTokenizer:
         param: Callable[[int], str] = "input[{}]".format,
     ) -> list[Ids]:
         """Return the int32 ids of each text, however many. Raises InvalidValue for text that is not Unicode."""
-        with _unicode_only(texts, param):
-            batch = self._encode_batch(texts, add_special_tokens=add_special_tokens)
-        return [np.array(ids, np.int32) for ids in batch]
-
-    def count(self, text: str) -> int:
-        """Tokens of `text`, special tokens included, however many."""
-        return len(self._encode_batch([text])[0])
+        with _unicode_only("", texts, param):
+            return [
+                np.array(ids, np.int32)
+                for first, stop in _batches(list(map(len, texts)), longest=BATCH_CHARACTERS)
+                for ids in self._encode_batch(texts[first:stop], add_special_tokens=add_special_tokens)
+            ]
 
     def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Return the text of ids, which must be inside the vocabulary."""
@@ -126,34 +149,22 @@ class TextTokenizer:
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
-    def _cut(self, ids: list[int], truncate: Truncate, max_length: int, param: str) -> Ids:
-        if len(ids) <= max_length:
-            return np.array(ids, np.int32)
-        if truncate == "none":
-            raise ContextLengthExceeded(param=param, length=len(ids), limit=max_length)
-        return self._between_special_tokens(
-            ids[len(self.leading) : len(ids) - len(self.trailing)], truncate, max_length
-        )
+    def _encode_long(self, prompt: str, text: str, cut: _Cut, param: str, budget: RequestBudget) -> Ids:
+        """`prompt + text` without making that, which may be far longer than what is read of it."""
 
-    def _encode_long(self, text: str, truncate: Truncate, max_length: int, param: str) -> Ids:
-        count = max(0, max_length - self.num_special_tokens)
-        read = trailing_ids if truncate == "start" else leading_ids
-        wanted = count + 1 if truncate == "none" else count
-        end = read(text, wanted, encode=self._content_of, seams=self.seams)
-        if truncate == "none" and len(end.ids) > count:
-            length = len(end.ids) + self.num_special_tokens
-            raise ContextLengthExceeded(
-                param=param, length=length if end.is_all else f"at least {length}", limit=max_length
-            )
-        return self._between_special_tokens(end.ids, truncate, max_length)
+        def encode(part: str) -> list[int]:
+            budget.read(len(part))
+            return self._encode_batch([part], add_special_tokens=False)[0]
 
-    def _content_of(self, text: str) -> list[int]:
-        return self._encode_batch([text], add_special_tokens=False)[0]
-
-    def _between_special_tokens(self, content: list[int], truncate: Truncate, max_length: int) -> Ids:
-        count = max(0, max_length - self.num_special_tokens)
-        kept = content[max(0, len(content) - count) :] if truncate == "start" else content[:count]
-        return np.concatenate([self.leading, np.array(kept, np.int32), self.trailing])
+        limit = max_item_characters(cut.max_length)
+        take, read = (last_characters, trailing_ids) if cut.truncate == "start" else (first_characters, leading_ids)
+        part = take(prompt, text, limit + self.seams.reach)
+        wanted = cut.room + 1 if cut.truncate == "none" else cut.room
+        end = read(part, wanted, encode=encode, seams=self.seams, max_characters=limit)
+        if end is None:
+            scope = "an item: it has very long words or runs of spaces"
+            raise TooManyCharacters(param=param, limit=limit, scope=scope)
+        return cut.content(end, param)
 
     def _check_embeddings(self, sequences: list[Ids], param: Callable[[int], str]) -> None:
         for i, ids in enumerate(sequences):
@@ -162,57 +173,65 @@ class TextTokenizer:
                 raise InvalidValue(param=param(i), problem=f"has the token {token!r}, which this model does not know")
 
 
-def check_token_ids(
-    ids: list[int],
-    *,
-    param: str,
-    vocab_size: int,
-    max_length: int,
-    truncate: Truncate,
-    leading: Sequence[int] | Ids = (),
-    trailing: Sequence[int] | Ids = (),
-) -> Ids:
-    """Return a client's own token ids as int32, as they are: nothing is added.
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """How sequences get their length."""
 
-    Too many are cut at their end or start; where they begin with `leading` or end with `trailing` (the special tokens
-    of `TextTokenizer`), those stay, as they do for a text. Raises InvalidTokenId (named `param[j]`) for ids outside 0
-    to `vocab_size - 1`, and ContextLengthExceeded where `truncate` is "none".
-    """
-    array = _inside_vocabulary(ids, param, vocab_size)
-    if len(array) <= max_length:
-        return array
-    if truncate == "none":
-        raise ContextLengthExceeded(param=param, length=len(array), limit=max_length)
-    head = len(leading) if np.array_equal(array[: len(leading)], leading) else 0
-    tail = len(trailing) if np.array_equal(array[len(array) - len(trailing) :], trailing) else 0
-    content = array[head : len(array) - tail]
-    count = max(0, max_length - head - tail)
-    kept = content[len(content) - count :] if truncate == "start" else content[:count]
-    return np.concatenate([array[:head], kept, array[len(array) - tail :]])
+    truncate: Truncate
+    max_length: int
+    leading: Ids
+    trailing: Ids
+    has_prompt: bool
+
+    @property
+    def room(self) -> int:
+        """For tokens that are not special."""
+        return max(0, self.max_length - len(self.leading) - len(self.trailing))
+
+    def whole(self, ids: list[int], param: str) -> Ids:
+        """Of all the tokens of a text, with the special ones."""
+        if len(ids) <= self.max_length:
+            return np.array(ids, np.int32)
+        content = ids[len(self.leading) : len(ids) - len(self.trailing)]
+        return self.content(TextEnd(content, is_all=True), param)
+
+    def content(self, end: TextEnd, param: str) -> Ids:
+        """Of tokens from one end of a text, without the special ones. Raises ContextLengthExceeded."""
+        length = len(self.leading) + len(end.ids) + len(self.trailing)
+        if self.truncate == "none" and length > self.max_length:
+            raise ContextLengthExceeded(
+                param=param,
+                length=length if end.is_all else f"at least {length}",
+                limit=self.max_length,
+                included="special tokens and the prompt" if self.has_prompt else "special tokens",
+            )
+        kept = end.ids[max(0, len(end.ids) - self.room) :] if self.truncate == "start" else end.ids[: self.room]
+        return np.concatenate([self.leading, np.array(kept, np.int32), self.trailing])
 
 
-def _inside_vocabulary(ids: list[int], param: str, vocab_size: int) -> Ids:
-    try:
-        array = np.array(ids, np.int64)
-    except OverflowError:
-        wrong = next(j for j, token_id in enumerate(ids) if not 0 <= token_id < vocab_size)
-    else:
-        outside = (array < 0) | (array >= vocab_size)
-        if not outside.any():
-            return array.astype(np.int32)
-        wrong = int(outside.argmax())
-    raise InvalidTokenId(param=f"{param}[{wrong}]", token_id=ids[wrong], largest=vocab_size - 1)
+def _batches(lengths: list[int], *, longest: int) -> Iterator[tuple[int, int]]:
+    """Texts to tokenize together, as (first, stop), in order; a text of more than `longest` characters is alone."""
+    first = 0
+    while first < len(lengths):
+        stop, size = first + 1, lengths[first]
+        if size <= longest:
+            while stop < len(lengths) and lengths[stop] <= longest and size + lengths[stop] <= BATCH_CHARACTERS:
+                size += lengths[stop]
+                stop += 1
+        yield first, stop
+        first = stop
 
 
 @contextmanager
-def _unicode_only(texts: Sequence[str], param: Callable[[int], str]) -> Generator[None, None, None]:
+def _unicode_only(prompt: str, texts: Sequence[str], param: Callable[[int], str]) -> Generator[None, None, None]:
     """Tell which text has a lone surrogate: the tokenizer says only that it got no string."""
     try:
         yield
     except TypeError as error:
-        for i, text in enumerate(texts):
+        names = chain(["prompt"], map(param, range(len(texts))))
+        for name, text in zip(names, chain([prompt], texts), strict=True):
             if _SURROGATE.search(text):
-                raise InvalidValue(param=param(i), problem="is not Unicode: it has half a surrogate pair") from error
+                raise InvalidValue(param=name, problem="is not Unicode: it has half a surrogate pair") from error
         raise
 
 

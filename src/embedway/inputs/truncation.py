@@ -112,6 +112,17 @@ def trailing_ids(
     return TextEnd(encode(text), is_all=True) if len(text) <= max_characters else None
 
 
+def first_characters(prompt: str, text: str, count: int) -> str:
+    """`(prompt + text)[:count]`, without making the whole."""
+    return prompt[:count] + text[: max(0, count - len(prompt))]
+
+
+def last_characters(prompt: str, text: str, count: int) -> str:
+    """The last `count` characters of `prompt + text`, without making the whole."""
+    rest = max(0, count - len(text))
+    return prompt[max(0, len(prompt) - rest) :] + text[max(0, len(text) - count) :]
+
+
 @dataclass(frozen=True, slots=True)
 class Seams:
     """Finds seams for one tokenizer, which must not change any more."""

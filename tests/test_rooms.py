@@ -1,0 +1,55 @@
+"""What processes must not load: heavy libraries, and the other side's modules.
+
+Who may import whom is import-linter's (`make lint`), which does not see what somebody else's package brings along.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import embedway
+
+LIGHT = (
+    *("embedway", "embedway.cli", "embedway.config", "embedway.serve", "embedway.startup_banner"),
+    *("embedway.child_process", "embedway.errors", "embedway.model_spec", "embedway.packed_sequences"),
+    *("embedway.engine.client", "embedway.engine.supervisor", "embedway.engine.wire", "embedway.engine.scheduler"),
+    *("embedway.observability.logs", "embedway.observability.metrics"),
+)
+"""Modules outside the light rooms that are to be as light as those."""
+LIGHT_ROOMS = ("embedway.api", "embedway.inputs", "embedway.outputs")
+HEAVY = ("torch", "transformers")
+ENGINE_SIDE = ("embedway.engine.loop", "embedway.engine.model_runner", "embedway.engine.scheduler", "embedway.embedder")
+
+
+def modules_of(rooms: tuple[str, ...]) -> list[str]:
+    found = pkgutil.walk_packages(embedway.__path__, "embedway.")
+    return [module.name for module in found if module.name.startswith(tuple(f"{room}." for room in rooms))]
+
+
+def loaded_by(modules: list[str], unwanted: tuple[str, ...]) -> str:
+    """Import the modules one after the other in a fresh process; say which brings in which unwanted one, if any."""
+    program = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}:\n"
+        "    importlib.import_module(name)\n"
+        f"    found = [other for other in {unwanted!r} if other in sys.modules]\n"
+        "    if found:\n"
+        "        sys.exit(f'{name} loads {found}')\n"
+    )
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr.strip()
+
+
+def test_api_and_supervisor_processes_load_neither_torch_nor_transformers() -> None:
+    modules = modules_of(LIGHT_ROOMS)
+    assert {"embedway.api.app", "embedway.api.server", "embedway.inputs.tokenizer"} <= set(modules)
+    assert loaded_by([*LIGHT, *modules], HEAVY) == ""
+
+
+def test_api_processes_load_nothing_of_the_engine_s_side() -> None:
+    assert loaded_by(modules_of(LIGHT_ROOMS), ENGINE_SIDE) == ""
+
+
+def test_what_loads_torch_is_noticed() -> None:
+    assert loaded_by(["embedway.errors", "embedway.models.pooling"], HEAVY) == "embedway.models.pooling loads ['torch']"
