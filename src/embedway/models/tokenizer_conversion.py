@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tokenizers
+
 from embedway.errors import StartupError, UnsupportedCheckpoint
 from embedway.models.json_files import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    import tokenizers
 
     from embedway.model_spec import ModelSpec
 
@@ -45,13 +45,19 @@ def needs_conversion(spec: ModelSpec) -> bool:
 def convert(folder: str | Path, target: str | Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` of the tokenizer in `folder` to `target`, which is made.
 
-    Imports transformers. Raises UnsupportedCheckpoint where transformers has no fast tokenizer for it.
+    Imports transformers. Raises UnsupportedCheckpoint where transformers has no fast tokenizer for it, or where the
+    file that it writes gives other ids than it does.
     """
     tokenizer = load_auto_tokenizer(folder)
     tokenizer.save_pretrained(str(target))
     if not Path(target, "tokenizer.json").is_file():
         kind = type(tokenizer).__name__
         raise UnsupportedCheckpoint(folder=folder, problem=f"its tokenizer ({kind}) has no form as a tokenizer.json")
+    made = tokenizers.Tokenizer.from_file(str(Path(target, "tokenizer.json")))
+    made.no_truncation()
+    made.no_padding()
+    if problem := difference(folder, lambda text: made.encode(text).ids):
+        raise UnsupportedCheckpoint(folder=folder, problem=f"its tokenizer.json, made anew, is not the same: {problem}")
 
 
 def difference(
