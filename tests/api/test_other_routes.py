@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
+import msgspec
+
+from embedway.api.served_models import ServedModel
+from embedway.config import Settings
+from embedway.model_spec import ModelSpec
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -71,3 +78,14 @@ async def test_the_schema_describes_the_request(client: httpx.AsyncClient) -> No
     assert {"input", "model"} == set(body["required"])
     assert {"encoding_format", "dimensions", "truncate", "output_dtype"} < set(body["properties"])
     assert (await client.get("/docs")).status_code == 200
+
+
+def test_a_folder_is_served_under_its_path_with_or_without_a_slash_and_its_last_part(
+    spec: ModelSpec, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    for name in (str(folder), f"{folder}/"):
+        served = ServedModel.of(msgspec.structs.replace(spec, name=name), Settings())
+        for asked in (name, str(folder), "my-model"):
+            served.check(asked)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -110,3 +111,11 @@ def test_loading_prints_nothing_and_leaves_transformers_logging_as_it_was(
     assert capfd.readouterr() == ("", "")
     assert transformers.logging.get_verbosity() == before
     assert transformers.logging.is_progress_bar_enabled()
+
+
+def test_a_weight_of_the_wrong_shape_is_refused_by_name(tmp_path: Path) -> None:
+    folder = tiny_checkpoint("bert", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] - 5}))
+    with pytest.raises(UnsupportedCheckpoint, match="wrong shape for the weight .*word_embeddings"):
+        load_model(tiny_spec(folder), dtype="float32", device="cpu")

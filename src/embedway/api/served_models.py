@@ -34,4 +34,4 @@ class ServedModel:
 def _own_names(spec: ModelSpec) -> list[str]:
     """The name as the operator gave it; for a folder its last part, too."""
     folder = Path(spec.name)
-    return [spec.name, folder.name] if folder.is_dir() and folder.name else [spec.name]
+    return [spec.name, str(folder), folder.name] if folder.is_dir() and folder.name else [spec.name]

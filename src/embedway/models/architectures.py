@@ -97,6 +97,7 @@ def load_transformer(spec: ModelSpec, dtype: torch.dtype, device: torch.device) 
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=spec.trust_remote_code,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below by name
             output_loading_info=True,
         )
     except Exception as error:  # transformers raises many kinds, each with its own long text
