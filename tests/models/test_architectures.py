@@ -117,5 +117,5 @@ def test_a_weight_of_the_wrong_shape_is_refused_by_name(tmp_path: Path) -> None:
     folder = tiny_checkpoint("bert", tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] - 5}))
-    with pytest.raises(UnsupportedCheckpoint, match="wrong shape for the weight .*word_embeddings"):
+    with pytest.raises(UnsupportedCheckpoint, match=r"wrong shape for the weight .*word_embeddings"):
         load_model(tiny_spec(folder), dtype="float32", device="cpu")
