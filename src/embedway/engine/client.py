@@ -24,7 +24,6 @@ from embedway.engine import wire
 from embedway.errors import (
     EngineLost,
     EngineNotReady,
-    InternalFault,
     ItemFailed,
     NonFiniteVector,
     ServerFault,
@@ -94,6 +93,37 @@ class Replica:
         """It was ready, and has not been heard of for long."""
         return self.status is not None and time.monotonic() - self.heard_at > SILENCE_SECONDS
 
+    def send(self, frames: wire.Frames) -> bool:
+        """Send without waiting; False where the engine is not connected."""
+        # With NOBLOCK the future is done when it comes: the message is with ZeroMQ, or the socket has no peer.
+        sent = cast("asyncio.Future[object]", self.socket.send_multipart(frames, flags=zmq.NOBLOCK))
+        return sent.exception() is None
+
+    def take(self, pending: Pending) -> bool:
+        """Send a request and keep it until it is settled; False where the engine is not connected."""
+        if not self.send(pending.frames()):
+            return False
+        self.pending[pending.request_id] = pending
+        self.tokens_in_flight += pending.sequences.num_tokens
+        return True
+
+    def settle(self, request_id: int) -> Pending | None:
+        """Let go of a request; None where it is not (or no longer) here."""
+        pending = self.pending.pop(request_id, None)
+        if pending is not None:
+            self.tokens_in_flight -= pending.sequences.num_tokens
+        return pending
+
+    def answer(self, message: wire.Vectors, frame: bytes) -> None:
+        if pending := self.settle(message.request_id):
+            vectors = np.frombuffer(frame, dtype="<f4").reshape(-1, message.dimension)
+            _resolve(pending.future, EmbedResult(vectors, message.queue_seconds, message.compute_seconds))
+
+    def refuse(self, message: wire.Failed) -> None:
+        if pending := self.settle(message.request_id):
+            fault = FAULTS.get(message.code, ItemFailed)
+            _reject(pending.future, fault(param=pending.param(message.item)))
+
 
 class EngineClient:
     """Made in an event loop: `async with EngineClient(addresses) as engine: await engine.embed(...)`."""
@@ -153,32 +183,24 @@ class EngineClient:
         """Send to the least busy ready replica; False where there is none."""
         for replica in sorted(filter(_is_ready, self._replicas), key=lambda r: r.tokens_in_flight):
             pending.request_id = next(self._request_ids)
-            if self._send(replica, pending.frames()):
+            if replica.take(pending):
                 pending.attempts += 1
-                replica.pending[pending.request_id] = pending
-                replica.tokens_in_flight += pending.sequences.num_tokens
                 return True
             self._on_lost(replica)
         return False
-
-    def _send(self, replica: Replica, frames: wire.Frames) -> bool:
-        """Send without waiting; False where the engine is not connected."""
-        # With NOBLOCK the future is done when it comes: the message is with ZeroMQ, or the socket has no peer.
-        sent = cast("asyncio.Future[object]", replica.socket.send_multipart(frames, flags=zmq.NOBLOCK))
-        return sent.exception() is None
 
     def _forget(self, pending: Pending) -> None:
         """Nobody waits for this request any more: tell the engine that has it."""
         with contextlib.suppress(ValueError):
             self._homeless.remove(pending)
         for replica in self._replicas:
-            if self._settle(replica, pending.request_id):
-                self._send(replica, [wire.encode(wire.Cancel(pending.request_id))])
+            if replica.settle(pending.request_id):
+                replica.send([wire.encode(wire.Cancel(pending.request_id))])
 
     async def _ping(self, replica: Replica) -> None:
         ping = [wire.encode(wire.Ping())]
         while True:
-            if not self._send(replica, ping) or replica.is_silent:
+            if not replica.send(ping) or replica.is_silent:
                 self._on_lost(replica)
             await asyncio.sleep(SEEK_SECONDS if replica.status is None else PING_SECONDS)
 
@@ -196,21 +218,11 @@ class EngineClient:
         header, *arrays = frames
         match wire.decode_to_client(header):
             case wire.Vectors() as message:
-                self._on_vectors(replica, message, arrays[0])
+                replica.answer(message, arrays[0])
             case wire.Failed() as message:
-                self._on_failed(replica, message)
+                replica.refuse(message)
             case wire.Status() as message:
                 self._on_status(replica, message)
-
-    def _on_vectors(self, replica: Replica, message: wire.Vectors, frame: bytes) -> None:
-        if pending := self._settle(replica, message.request_id):
-            vectors = np.frombuffer(frame, dtype="<f4").reshape(-1, message.dimension)
-            _resolve(pending.future, EmbedResult(vectors, message.queue_seconds, message.compute_seconds))
-
-    def _on_failed(self, replica: Replica, message: wire.Failed) -> None:
-        if pending := self._settle(replica, message.request_id):
-            fault = FAULTS.get(message.code, InternalFault)
-            _reject(pending.future, fault(param=pending.param(message.item)))
 
     def _on_status(self, replica: Replica, status: wire.Status) -> None:
         if replica.status is None or replica.status.instance != status.instance:
@@ -222,18 +234,12 @@ class EngineClient:
 
     # ── bookkeeping ──
 
-    def _settle(self, replica: Replica, request_id: int) -> Pending | None:
-        pending = replica.pending.pop(request_id, None)
-        if pending is not None:
-            replica.tokens_in_flight -= pending.sequences.num_tokens
-        return pending
-
     def _on_lost(self, replica: Replica) -> None:
         """This engine process is gone, and the requests that it had with it."""
         if replica.status is not None:
             logger.warning("the engine at %s is gone; %d requests wait", replica.address, len(replica.pending))
         replica.status = None
-        orphans = [self._settle(replica, request_id) for request_id in list(replica.pending)]
+        orphans = [replica.settle(request_id) for request_id in list(replica.pending)]
         for pending in filter(None, orphans):
             if pending.attempts >= MAX_ATTEMPTS:
                 _reject(pending.future, EngineLost())
