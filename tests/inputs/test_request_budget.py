@@ -22,7 +22,10 @@ def test_characters_add_up_to_32_for_each_token() -> None:
 
 
 def test_a_small_limit_of_tokens_leaves_room_for_one_long_item() -> None:
-    RequestBudget("input", max_tokens=1).read(2_000_000)
+    budget = RequestBudget("input", max_tokens=1)
+    budget.read(2_000_000)
+
+    assert budget.num_characters == 2_000_000
 
 
 def test_too_many_tokens_are_counted_as_far_as_they_are_known() -> None:

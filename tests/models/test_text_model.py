@@ -12,8 +12,8 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from checkpoints import TinyDense, tiny_checkpoint, tiny_spec
-from embedway.model_spec import ModelSpec
 from embedway.models.architectures import load_model, quiet_transformers
+from embedway.models.checkpoint import read_spec
 from embedway.models.text_model import by_length
 from packed_batches import packed, random_sequences
 
@@ -108,27 +108,7 @@ def minilm() -> Path:
 
 
 def test_the_real_minilm_gives_the_vectors_of_sentence_transformers(minilm: Path) -> None:
-    spec = ModelSpec(
-        name="sentence-transformers/all-MiniLM-L6-v2",
-        folder=str(minilm),
-        tokenizer_folder=str(minilm),
-        revision=None,
-        model_type="bert",
-        vocab_size=30522,
-        hidden_size=384,
-        max_length=256,
-        pooling=("mean",),
-        include_prompt=True,
-        dense=(),
-        dimension=384,
-        normalize=True,
-        matryoshka_dimensions=(),
-        truncate_dim=None,
-        prompts={},
-        default_prompt_name=None,
-        lowercase=False,
-        pad_token_id=0,
-    )
+    spec = read_spec(minilm, name="sentence-transformers/all-MiniLM-L6-v2")
     tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(256)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from running_server import RunningServer
+from server_under_load import loaded
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -103,39 +104,18 @@ def test_every_child_process_ends_with_the_supervisor_even_a_killed_one() -> Non
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 async def test_no_accepted_request_is_lost_when_the_server_is_told_to_end(signal_number: signal.Signals) -> None:
-    statuses: list[int] = []
     with RunningServer() as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
-
-            async def one(i: int) -> None:
-                body = {"model": MODEL, "input": [f"text {i} {j} " * 20 for j in range(16)]}
-                statuses.append((await client.post("/v1/embeddings", json=body)).status_code)
-
-            tasks = [asyncio.create_task(one(i)) for i in range(20)]
-            while (await engine_of(client))["queued_requests"] < 15:
-                await asyncio.sleep(0.01)
+        async with loaded(server, 20) as tasks:
             server.process.send_signal(signal_number)
-            await asyncio.gather(*tasks)
-        assert statuses == [200] * 20
+            answers = await asyncio.gather(*tasks)
+        assert [answer.status_code for answer in answers] == [200] * 20
         assert server.process.wait(60) == 0
-
-
-async def engine_of(client: httpx.AsyncClient) -> dict[str, int]:
-    return (await client.get("/server_info")).json()["engines"][0]
 
 
 async def test_a_killed_engine_costs_nobody_a_request() -> None:
     with RunningServer() as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
-
-            async def one(i: int) -> httpx.Response:
-                body = {"model": MODEL, "input": [f"text {i} {j} " * 20 for j in range(16)]}
-                return await client.post("/v1/embeddings", json=body)
-
-            tasks = [asyncio.create_task(one(i)) for i in range(10)]
-            while (await engine_of(client))["queued_requests"] < 8:
-                await asyncio.sleep(0.01)
-            [engine] = server.children("embedway.engine.loop")
+        [engine] = server.children("embedway.engine.loop")
+        async with loaded(server, 10) as tasks:
             engine.kill()
             answers = await asyncio.gather(*tasks)
         assert [answer.status_code for answer in answers] == [200] * 10

@@ -13,7 +13,6 @@ from embedway.api.context import ApiContext
 from embedway.api.error_response import install_error_handlers
 from embedway.api.request_context import RequestContext
 from embedway.api.schemas import ErrorResponse
-from embedway.config import Settings
 from embedway.version import __version__
 
 ERROR_STATUSES = (400, 401, 404, 405, 413, 415, 500, 503)
@@ -52,9 +51,5 @@ def _layers(context: ApiContext) -> list[Middleware]:
         )
     if settings.api_key:
         layers.append(Middleware(BearerAuth, keys=[key.get_secret_value() for key in settings.api_key]))
-    layers.append(Middleware(BodyLimit, max_bytes=max_body_bytes(settings)))
+    layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_mb * 2**20))
     return layers
-
-
-def max_body_bytes(settings: Settings) -> int:
-    return settings.max_body_mb * 2**20

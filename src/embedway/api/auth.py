@@ -7,6 +7,8 @@ import hmac
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
+
 from embedway.api.error_response import error_response
 from embedway.errors import InvalidApiKey
 
@@ -30,13 +32,13 @@ class BearerAuth:
             await error_response(InvalidApiKey(problem=problem))(scope, receive, send)
 
     def _problem(self, scope: Scope) -> str | None:
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+        header = Headers(scope=scope).get("authorization")
         if header is None:
             return "This server needs an API key, and the request has none"
-        scheme, _, key = header.partition(b" ")
-        if scheme.lower() != b"bearer":
+        scheme, _, key = header.partition(" ")
+        if scheme.lower() != "bearer":
             return "This server needs an API key as a bearer token"
-        given = _digest(key.strip())
+        given = _digest(key.encode("latin-1").strip())
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         return None if any(matches) else "The API key is wrong"
 

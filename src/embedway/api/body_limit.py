@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
+
 from embedway.api.error_response import error_response
 from embedway.errors import BodyTooLarge
 
@@ -22,7 +24,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _declared_length(scope) > self._max_bytes:
+        # The HTTP parser has refused lengths that are no numbers, and two that differ.
+        if int(Headers(scope=scope).get("content-length", 0)) > self._max_bytes:
             await error_response(BodyTooLarge(limit=self._max_bytes))(scope, receive, send)
             return
         num_read = 0
@@ -36,8 +39,3 @@ class BodyLimit:
             return message
 
         await self._app(scope, receive_counted, send)
-
-
-def _declared_length(scope: Scope) -> int:
-    # The HTTP parser has refused lengths that are no numbers, and two that differ.
-    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)

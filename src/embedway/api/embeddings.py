@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from embedway.api.context import ApiContext, context_of
+from embedway.api.context import context_of
 from embedway.api.disconnect import unless_disconnected
 from embedway.api.error_response import request_id_of
 from embedway.api.request_context import is_safe_request_id
@@ -42,15 +42,12 @@ async def create_embeddings(request: Request) -> Response:
     body = await read_body(request, EmbeddingRequest)
     context.model.check(body.model)
     items = parse_input(body.input, max_items=context.settings.max_items)
-    accept_request_id(request, body.rid, items)
-    refuse_adapters(body.lora_path, items)
-    dimensions = check_dimensions(context.model.spec, body.dimensions, allow_any=context.settings.matryoshka)
+    dimensions = check_common_fields(request, body, items)
     output_dtype, normalize = body.output_dtype or "float32", body.normalize is not False
     check_output_dtype(output_dtype, dimension=dimensions or context.model.spec.dimension, normalize=normalize)
     options = InputOptions(body.input_type, body.prompt_name, body.prompt, body.truncate or context.settings.truncate)
 
-    sequences = await tokenize(context, items, options)
-    result = await unless_disconnected(request, embed(context, sequences, items, priority=body.priority or 0))
+    sequences, result = await embed(request, items, options, priority=body.priority or 0)
 
     def write() -> bytes:
         vectors = finish(result.vectors, dimensions=dimensions, normalize=normalize, output_dtype=output_dtype)
@@ -61,8 +58,7 @@ async def create_embeddings(request: Request) -> Response:
             prompt_tokens=sequences.num_tokens,
         )
 
-    content = write() if result.vectors.size <= INLINE_VALUES else await asyncio.to_thread(write)
-    return Response(content, media_type="application/json")
+    return await json_response(write, result)
 
 
 @router.post("/encode", summary="Embed, as SGLang's native route", openapi_extra=json_request(EncodeRequest))
@@ -72,59 +68,67 @@ async def encode(request: Request) -> Response:
     body = await read_body(request, EncodeRequest)
     field, value = the_one_given(body)
     items = parse_input(value, max_items=context.settings.max_items, field=field)
-    accept_request_id(request, body.rid, items)
-    refuse_adapters(body.lora_path, items)
-    dimensions = check_dimensions(context.model.spec, body.dimensions, allow_any=context.settings.matryoshka)
+    dimensions = check_common_fields(request, body, items)
 
-    sequences = await tokenize(context, items, InputOptions(truncate=context.settings.truncate))
-    result = await unless_disconnected(request, embed(context, sequences, items, priority=body.priority or 0))
+    options = InputOptions(truncate=context.settings.truncate)
+    sequences, result = await embed(request, items, options, priority=body.priority or 0)
 
-    vectors = finish(result.vectors, dimensions=dimensions, normalize=True, output_dtype="float32")
-    ids = body.rid if isinstance(body.rid, list) else [request_id_of(request)] * len(vectors)
-    latency = time.perf_counter() - started_at
-    answers = [
-        {
-            "embedding": vector,
-            "meta_info": {
-                "id": request_id,
-                "finish_reason": {"type": "stop"},
-                "prompt_tokens": num_tokens,
-                "e2e_latency": latency,
-            },
-        }
-        for vector, request_id, num_tokens in zip(vectors, ids, sequences.lengths.tolist(), strict=True)
-    ]
-    content = orjson.dumps(answers[0] if items.is_single else answers, option=orjson.OPT_SERIALIZE_NUMPY)
+    def write() -> bytes:
+        vectors = finish(result.vectors, dimensions=dimensions, normalize=True, output_dtype="float32")
+        ids = body.rid if isinstance(body.rid, list) else [request_id_of(request)] * len(vectors)
+        latency = time.perf_counter() - started_at
+        answers = [
+            {
+                "embedding": vector,
+                "meta_info": {
+                    "id": request_id,
+                    "finish_reason": {"type": "stop"},
+                    "prompt_tokens": num_tokens,
+                    "e2e_latency": latency,
+                },
+            }
+            for vector, request_id, num_tokens in zip(vectors, ids, sequences.lengths.tolist(), strict=True)
+        ]
+        return orjson.dumps(answers[0] if items.is_single else answers, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    return await json_response(write, result)
+
+
+async def embed(
+    request: Request, items: Items, options: InputOptions, *, priority: int
+) -> tuple[PackedSequences, EmbedResult]:
+    """Items → sequences, within the limits of the request → vectors, as long as the client waits."""
+    context = context_of(request)
+    make = context.sequences.make
+    is_small = context.sequences.work(items, options) <= INLINE_CHARACTERS
+    sequences = make(items, options) if is_small else await asyncio.to_thread(make, items, options)
+    work = context.engine.embed(sequences, priority=priority, param=items.param)
+    result = await unless_disconnected(request, work)
+    context.metrics.embedded(sequences, result)
+    return sequences, result
+
+
+async def json_response(write: Callable[[], bytes], result: EmbedResult) -> Response:
+    content = write() if result.vectors.size <= INLINE_VALUES else await asyncio.to_thread(write)
     return Response(content, media_type="application/json")
 
 
-async def tokenize(context: ApiContext, items: Items, options: InputOptions) -> PackedSequences:
-    """Items → sequences, within the limits of the request."""
-    if context.sequences.work(items, options) <= INLINE_CHARACTERS:
-        return context.sequences.make(items, options)
-    return await asyncio.to_thread(context.sequences.make, items, options)
+def check_common_fields(request: Request, body: EmbeddingRequest | EncodeRequest, items: Items) -> int | None:
+    """Check `rid`, `lora_path` and `dimensions`; the length to cut vectors to, None for the full one."""
+    context = context_of(request)
+    accept_request_id(request, body.rid, items)
+    refuse_adapters(body.lora_path, items)
+    return check_dimensions(context.model.spec, body.dimensions, allow_any=context.settings.matryoshka)
 
 
-async def embed(context: ApiContext, sequences: PackedSequences, items: Items, *, priority: int) -> EmbedResult:
-    result = await context.engine.embed(sequences, priority=priority, param=items.param)
-    context.metrics.embedded(sequences, result)
-    return result
-
-
-@dataclass(frozen=True, slots=True)
-class _Media:
-    field: str
-    kind: str
-
-
-_MEDIA = (_Media("image_data", "image"), _Media("video_data", "video"), _Media("audio_data", "audio"))
+_MEDIA = {"image_data": "image", "video_data": "video", "audio_data": "audio"}
 
 
 def the_one_given(body: EncodeRequest) -> tuple[str, Any]:
     """/encode takes `text` or `input_ids`: the name and the value of the one that was given."""
-    for media in _MEDIA:
-        if getattr(body, media.field) is not None:
-            raise MediaNotSupported(param=media.field, kind=media.kind)
+    for media_field, kind in _MEDIA.items():
+        if getattr(body, media_field) is not None:
+            raise MediaNotSupported(param=media_field, kind=kind)
     if body.text is not None and body.input_ids is not None:
         raise InvalidValue(param="input_ids", problem="is given together with 'text': send one of them")
     if body.text is None and body.input_ids is None:

@@ -8,6 +8,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from embedway.api.error_response import error_response
@@ -68,8 +69,5 @@ class RequestContext:
 
 
 def _given_request_id(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given = value.decode("latin-1")
-            return given if is_safe_request_id(given) else None
-    return None
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if is_safe_request_id(given) else None

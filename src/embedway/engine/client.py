@@ -91,7 +91,7 @@ class Replica:
     @property
     def is_silent(self) -> bool:
         """It was ready, and has not been heard of for long."""
-        return self.status is not None and time.monotonic() - self.heard_at > SILENCE_SECONDS
+        return self.is_ready and time.monotonic() - self.heard_at > SILENCE_SECONDS
 
     def send(self, frames: wire.Frames) -> bool:
         """Send without waiting; False where the engine is not connected."""
@@ -158,7 +158,7 @@ class EngineClient:
 
     def statuses(self) -> list[wire.Status | None]:
         """The newest status of each replica; None where it is not ready."""
-        return [replica.status if replica.is_ready else None for replica in self._replicas]
+        return [replica.status for replica in self._replicas]
 
     async def embed(
         self, sequences: PackedSequences, *, priority: int = 0, param: Callable[[int], str] = "input[{}]".format
@@ -181,7 +181,8 @@ class EngineClient:
 
     def _dispatch(self, pending: Pending) -> bool:
         """Send to the least busy ready replica; False where there is none."""
-        for replica in sorted(filter(_is_ready, self._replicas), key=lambda r: r.tokens_in_flight):
+        ready = [replica for replica in self._replicas if replica.is_ready]
+        for replica in sorted(ready, key=lambda r: r.tokens_in_flight):
             pending.request_id = next(self._request_ids)
             if replica.take(pending):
                 pending.attempts += 1
@@ -269,10 +270,6 @@ def _connect(context: zmq.asyncio.Context, address: str) -> zmq.asyncio.Socket:
     socket.reconnect_ivl = 20
     socket.connect(address)
     return socket
-
-
-def _is_ready(replica: Replica) -> bool:
-    return replica.is_ready
 
 
 def _resolve(future: asyncio.Future[EmbedResult], result: EmbedResult) -> None:
