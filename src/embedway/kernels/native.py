@@ -1,16 +1,24 @@
-"""The native library: found, loaded and called through ctypes. Arrays are numpy; torch is never imported.
+"""The native encoder, in numpy: a BERT-family model's whole forward in one call. Never imports torch.
 
-`load_library` is None where the package was installed without a compiler; what can be run is a question to it
-(`gemm_types`), never a guess. Sources and how they work: `README.md` beside this file.
+What this machine can run is asked of the library (`gemm_types`), never guessed; without a library it is nothing.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from embedway.kernels.library import (
+    BatchStruct,
+    EncoderConfigStruct,
+    ErrorText,
+    LayerStruct,
+    load_library,
+)
 
 GemmType = Literal["float32", "bfloat16", "float16"]
 Activation = Literal["gelu", "gelu_tanh", "relu"]
@@ -56,7 +64,7 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderWeights:
-    """A whole encoder. The tables are read in place and may be memory-mapped; the layers are packed and can be freed."""
+    """A whole encoder. The tables are read in place and may be memory-mapped; the layers are packed, and free after."""
 
     word_table: Floats
     """[vocabulary, hidden]"""
@@ -72,15 +80,77 @@ class EncoderWeights:
     (MPNet, in every layer alike)"""
 
 
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+GEMM_TYPES: tuple[GemmType, ...] = get_args(GemmType)
+POOLINGS: tuple[PoolingMode, ...] = get_args(PoolingMode)
+ALL_TOKENS = len(POOLINGS)
+LARGEST_HEAD = 256
+
+
 class NativeEncoder:
     """An encoder whose weights are packed for this machine's instructions. Not thread-safe: one caller at a time.
 
-    Raises ValueError for a shape that the library does not compute, or a GEMM type that this machine lacks.
+    `threads` compute a batch together, the caller among them. `instruction_set` is the best of `instruction_sets()`
+    where it is None. Raises ValueError for shapes that do not fit together, or what this machine does not offer.
     """
 
     def __init__(
-        self, shape: EncoderShape, weights: EncoderWeights, *, gemm_type: GemmType, threads: int
-    ) -> None: ...
+        self,
+        shape: EncoderShape,
+        weights: EncoderWeights,
+        *,
+        gemm_type: GemmType,
+        threads: int,
+        instruction_set: str | None = None,
+    ) -> None:
+        library = load_library()
+        if library is None:
+            raise ValueError("there is no native library")
+        check_shapes(shape, weights)
+        self.hidden_size = shape.hidden_size
+        self.instruction_set = instruction_set or instruction_sets()[0]
+        self._library, self._error = library, ErrorText()
+        relative_bias, reach = whole_relative_bias(weights, shape.first_position)
+        # the library reads these in place
+        self._kept = [
+            table if table is None else np.ascontiguousarray(table, np.float32)
+            for table in (
+                weights.word_table,
+                weights.position_table,
+                weights.token_type,
+                weights.norm_weight,
+                weights.norm_bias,
+                relative_bias,
+            )
+        ]
+        config = EncoderConfigStruct(
+            shape.hidden_size,
+            shape.num_heads,
+            shape.intermediate_size,
+            len(weights.layers),
+            ACTIVATIONS.index(shape.activation),
+            shape.layer_norm_eps,
+            shape.first_position,
+            len(weights.word_table),
+            len(weights.position_table),
+            threads,
+            *map(address, self._kept),
+            reach,
+        )
+        self._encoder = library.embedway_encoder_new(
+            config, self.instruction_set.encode(), GEMM_TYPES.index(gemm_type), self._error
+        )
+        if not self._encoder:
+            raise self._error.exception()
+        for i, layer in enumerate(weights.layers):
+            arrays = [np.ascontiguousarray(array, np.float32) for array in layer_arrays(layer)]
+            packed = LayerStruct(*map(address, arrays))
+            if library.embedway_encoder_set_layer(self._encoder, i, packed, self._error):
+                raise self._error.exception()
+
+    def __del__(self) -> None:
+        if getattr(self, "_encoder", None):
+            self._library.embedway_encoder_free(self._encoder)
 
     def embed(
         self,
@@ -89,14 +159,111 @@ class NativeEncoder:
         pool_starts: npt.NDArray[np.int32],
         pooling: PoolingMode,
     ) -> Floats:
-        """Return float32 [n, hidden], pooled, not normalised. Ids and positions must be inside their tables."""
-        raise NotImplementedError
+        """Return float32 [n, hidden], pooled, not normalised.
+
+        token_ids int32 [total], cu_seqlens int32 [n + 1], pool_starts int32 [n]: leading tokens that are left out;
+        where that is all of them, `cls` reads the first one and the others the last. Raises ValueError for a sequence
+        that is empty or longer than the position table, and for ids outside the vocabulary.
+        """
+        out = np.empty((len(cu_seqlens) - 1, self.hidden_size), np.float32)
+        self._run(token_ids, cu_seqlens, pool_starts, POOLINGS.index(pooling), out)
+        return out
 
     def hidden_states(self, token_ids: npt.NDArray[np.int32], cu_seqlens: npt.NDArray[np.int32]) -> Floats:
-        """Return float32 [total, hidden]: every token's last state."""
-        raise NotImplementedError
+        """Return float32 [total, hidden]: every token's last state. Raises as `embed` does."""
+        out = np.empty((len(token_ids), self.hidden_size), np.float32)
+        self._run(token_ids, cu_seqlens, None, ALL_TOKENS, out)
+        return out
+
+    def _run(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int32],
+        pool_starts: npt.NDArray[np.int32] | None,
+        pooling: int,
+        out: Floats,
+    ) -> None:
+        arrays = [token_ids, cu_seqlens] if pool_starts is None else [token_ids, cu_seqlens, pool_starts]
+        arrays = [np.ascontiguousarray(array, np.int32) for array in arrays]
+        ids, ends = arrays[:2]
+        if ends[0] != 0 or ends[-1] != len(ids) or (pool_starts is not None and len(pool_starts) != len(ends) - 1):
+            raise ValueError(
+                "cu_seqlens must start at 0 and end at the number of tokens, pool_starts be one a sequence"
+            )
+        batch = BatchStruct(
+            address(ids), address(ends), address(arrays[2]) if len(arrays) > 2 else None, len(ends) - 1, pooling
+        )
+        if self._library.embedway_encoder_run(self._encoder, batch, address(out), self._error):
+            raise self._error.exception()
 
 
-def gemm_types() -> tuple[GemmType, ...]:
-    """The types in which this machine can run the encoder, from the library's own answer; empty without a library."""
-    return ()
+def instruction_sets() -> tuple[str, ...]:
+    """The instruction sets that the library was compiled for and this machine has, best first; empty without one."""
+    library = load_library()
+    if library is None:
+        return ()
+    names: list[str] = []
+    while name := library.embedway_instruction_set(len(names)):
+        names.append(name.decode())
+    return tuple(names)
+
+
+@functools.cache
+def gemm_types(instruction_set: str | None = None) -> tuple[GemmType, ...]:
+    """The types in which this machine can run an encoder, whatever their speed; empty without a library."""
+    library = load_library()
+    if library is None:
+        return ()
+    name = None if instruction_set is None else instruction_set.encode()
+    return tuple(kind for i, kind in enumerate(GEMM_TYPES) if library.embedway_offers(name, i))
+
+
+def check_shapes(shape: EncoderShape, weights: EncoderWeights) -> None:
+    """Raise ValueError unless every array has the shape that `shape` and the weights' docstrings say."""
+    hidden, intermediate = shape.hidden_size, shape.intermediate_size
+    if hidden % shape.num_heads or hidden // shape.num_heads > LARGEST_HEAD:
+        raise ValueError(f"{shape.num_heads} heads do not divide a hidden size of {hidden} into heads of at most 256")
+    expected = {
+        (hidden,): [weights.norm_weight, weights.norm_bias],
+        (len(weights.word_table), hidden): [weights.word_table],
+        (len(weights.position_table), hidden): [weights.position_table],
+    }
+    expected[(hidden,)] += [] if weights.token_type is None else [weights.token_type]
+    pairs = [(array, wanted) for wanted, arrays in expected.items() for array in arrays]
+    layer_shapes = (
+        *((3 * hidden, hidden), (3 * hidden,), (hidden, hidden), (hidden,), (hidden,), (hidden,)),
+        *((intermediate, hidden), (intermediate,), (hidden, intermediate), (hidden,), (hidden,), (hidden,)),
+    )
+    for layer in weights.layers:
+        pairs += zip(layer_arrays(layer), layer_shapes, strict=True)
+    for array, wanted in pairs:
+        if array.shape != wanted:
+            raise ValueError(f"a weight has the shape {array.shape}, but it must be {wanted}")
+    if weights.relative_bias is not None and (
+        len(weights.relative_bias) != shape.num_heads or weights.relative_bias.shape[1] % 2 == 0
+    ):
+        raise ValueError(f"the relative bias has the shape {weights.relative_bias.shape}")
+
+
+def layer_arrays(layer: LayerWeights) -> tuple[Floats, ...]:
+    """In the order of `embedway_layer`."""
+    return (
+        *(layer.qkv_weight, layer.qkv_bias, layer.attention_weight, layer.attention_bias),
+        *(layer.attention_norm_weight, layer.attention_norm_bias),
+        *(layer.up_weight, layer.up_bias, layer.down_weight, layer.down_bias),
+        *(layer.output_norm_weight, layer.output_norm_bias),
+    )
+
+
+def whole_relative_bias(weights: EncoderWeights, first_position: int) -> tuple[Floats | None, int]:
+    """The relative bias for every distance that the position table allows, and the farthest of them."""
+    if weights.relative_bias is None:
+        return None, 0
+    declared = weights.relative_bias.shape[1] // 2
+    reach = max(declared, len(weights.position_table) - first_position - 1)
+    distances = np.clip(np.arange(-reach, reach + 1), -declared, declared) + declared
+    return np.ascontiguousarray(weights.relative_bias[:, distances]), reach
+
+
+def address(array: npt.NDArray[np.generic] | None) -> int | None:
+    return None if array is None else array.ctypes.data

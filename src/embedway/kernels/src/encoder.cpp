@@ -1,0 +1,302 @@
+#include "encoder.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <queue>
+#include <stdexcept>
+#include <string>
+
+namespace embedway {
+namespace {
+
+// Tokens of a chunk: its activations stay in a core's own cache, and more of them make nothing faster.
+constexpr int kChunkTokens = 128;
+// A thread with fewer tokens of its own would read all weights for little work: the threads share a chunk instead.
+constexpr int kLeastChunkTokens = 48;
+// Threads with chunks of their own end together within this, or share a chunk.
+constexpr double kMostImbalance = 1.15;
+// Rows of the intermediate layer that exist at once, so that a long sequence does not need all.
+constexpr int kSliceRows = 512;
+// AMX loads 16 rows, however few are there.
+constexpr int kSpareRows = 16;
+
+Epilogue activation_of(int32_t activation) {
+  switch (activation) {
+    case 0:
+      return Epilogue::kGelu;
+    case 1:
+      return Epilogue::kGeluTanh;
+    case 2:
+      return Epilogue::kRelu;
+  }
+  throw std::invalid_argument("unknown activation");
+}
+
+template <class Chunk>
+int rows_of(const Chunk& chunk) {
+  return chunk.empty() ? 0 : chunk.back().start + chunk.back().length;
+}
+
+}  // namespace
+
+Encoder::Encoder(const embedway_encoder_config& config, const Target& target, GemmType type)
+    : config_(config),
+      kernels_(*target.types[(int)type]),
+      activation_(activation_of(config.activation)),
+      is_float_(kernels_.activation_bytes == sizeof(float)),
+      hidden_(padded(config.hidden_size)),
+      qkv_width_(padded(3 * config.hidden_size)),
+      layers_(config.num_layers),
+      threads_(config.threads),
+      spaces_(threads_.size()),
+      scratch_(threads_.size()) {
+  if (config.num_heads < 1 || config.hidden_size < 1 || config.hidden_size % config.num_heads != 0)
+    throw std::invalid_argument("hidden_size must be a multiple of num_heads");
+}
+
+// ── weights ──
+
+PackedLinear Encoder::pack(const float* weight, const float* bias, int out_features, int in_features) {
+  PackedLinear packed;
+  packed.depth = padded(in_features);
+  packed.width = padded(out_features);
+  packed.bias.assign(packed.width, 0.f);
+  std::copy_n(bias, out_features, packed.bias.begin());
+  packed.panels.reserve((size_t)packed.width * packed.depth * kernels_.weight_bytes);
+  const PackCall call{weight, out_features, in_features, packed.depth, packed.panels.data()};
+  const int panels = packed.width / kernels_.panel;
+  threads_.run({{panels, [&](int, int first, int last) { kernels_.pack_weight(call, first, last); }}});
+  return packed;
+}
+
+void Encoder::set_layer(int index, const embedway_layer& weights) {
+  const int hidden = config_.hidden_size, intermediate = config_.intermediate_size;
+  EncoderLayer& layer = layers_.at(index);
+  layer.qkv = pack(weights.qkv_weight, weights.qkv_bias, 3 * hidden, hidden);
+  layer.attention = pack(weights.attention_weight, weights.attention_bias, hidden, hidden);
+  layer.up = pack(weights.up_weight, weights.up_bias, intermediate, hidden);
+  layer.down = pack(weights.down_weight, weights.down_bias, hidden, intermediate);
+  layer.attention_norm_weight.assign(weights.attention_norm_weight, weights.attention_norm_weight + hidden);
+  layer.attention_norm_bias.assign(weights.attention_norm_bias, weights.attention_norm_bias + hidden);
+  layer.output_norm_weight.assign(weights.output_norm_weight, weights.output_norm_weight + hidden);
+  layer.output_norm_bias.assign(weights.output_norm_bias, weights.output_norm_bias + hidden);
+}
+
+// ── a batch ──
+
+void Encoder::run(const embedway_batch& batch, float* out) {
+  check(batch);
+  const Plan plan = this->plan(batch);
+  int rows = 0, longest = 0;
+  for (const Chunk& chunk : plan.chunks) {
+    rows = std::max(rows, rows_of(chunk));
+    longest = std::max(longest, chunk.front().length);
+  }
+  const int size = config_.hidden_size / config_.num_heads;
+  for (Buffer& scratch : scratch_) scratch.reserve(kernels_.attention_scratch(longest, size, size));
+  if (plan.is_shared) {
+    reserve(spaces_[0], rows);
+    threads_.run(phases(plan.chunks[0], spaces_[0], batch, out));
+    return;
+  }
+  for (Workspace& space : spaces_) reserve(space, rows);
+  threads_.run({{(int)plan.chunks.size(), [&](int thread, int first, int last) {
+                   for (int i = first; i < last; i++)
+                     for (const Phase& phase : phases(plan.chunks[i], spaces_[thread], batch, out))
+                       phase.work(thread, 0, phase.units);
+                 }}});
+}
+
+void Encoder::check(const embedway_batch& batch) const {
+  for (int i = 0; i < batch.num_sequences; i++) {
+    const int length = batch.cu_seqlens[i + 1] - batch.cu_seqlens[i];
+    if (length < 1) throw std::invalid_argument("a sequence has no tokens");
+    if (length > config_.positions - config_.first_position)
+      throw std::invalid_argument("a sequence of " + std::to_string(length) +
+                                  " tokens is longer than the position table");
+    if (config_.relative_bias && length > config_.reach + 1)
+      throw std::invalid_argument("a sequence of " + std::to_string(length) +
+                                  " tokens is longer than the relative bias");
+  }
+  for (int i = batch.cu_seqlens[0]; i < batch.cu_seqlens[batch.num_sequences]; i++)
+    if (batch.token_ids[i] < 0 || batch.token_ids[i] >= config_.vocabulary)
+      throw std::invalid_argument("the token id " + std::to_string(batch.token_ids[i]) + " is outside the vocabulary");
+}
+
+// Which sequences are computed together, and by whom.
+Encoder::Plan Encoder::plan(const embedway_batch& batch) const {
+  const int threads = threads_.size(), total = batch.cu_seqlens[batch.num_sequences] - batch.cu_seqlens[0];
+  std::vector<Sequence> sequences(batch.num_sequences);
+  for (int i = 0; i < batch.num_sequences; i++) sequences[i] = {i, 0, batch.cu_seqlens[i + 1] - batch.cu_seqlens[i]};
+  std::stable_sort(sequences.begin(), sequences.end(),
+                   [](const Sequence& a, const Sequence& b) { return a.length > b.length; });
+
+  // longest first, each into the chunk that has least so far
+  const int rounds = (total + threads * kChunkTokens - 1) / (threads * kChunkTokens);
+  std::vector<Chunk> chunks(std::min(threads * rounds, batch.num_sequences));
+  typedef std::pair<int, int> Load;  // tokens, chunk
+  std::priority_queue<Load, std::vector<Load>, std::greater<Load>> least;
+  for (int i = 0; i < (int)chunks.size(); i++) least.push({0, i});
+  int most = 0;
+  for (Sequence sequence : sequences) {
+    const auto [tokens, chunk] = least.top();
+    least.pop();
+    sequence.start = tokens;
+    chunks[chunk].push_back(sequence);
+    least.push({tokens + sequence.length, chunk});
+    most = std::max(most, tokens + sequence.length);
+  }
+  const double even = (double)total / (threads * rounds);
+  if (threads == 1 || (even >= kLeastChunkTokens && most <= even * kMostImbalance)) return {std::move(chunks), false};
+
+  int start = 0;
+  for (Sequence& sequence : sequences) {
+    sequence.start = start;
+    start += sequence.length;
+  }
+  Plan shared{{}, true};
+  shared.chunks.push_back(std::move(sequences));
+  return shared;
+}
+
+void Encoder::reserve(Workspace& space, int rows) const {
+  const size_t all = rows + kSpareRows, slice = std::min(rows, kSliceRows) + kSpareRows;
+  const size_t bytes = kernels_.activation_bytes;
+  space.hidden.reserve(all * hidden_ * sizeof(float));
+  if (!is_float_) space.activations.reserve(all * hidden_ * bytes);
+  space.qkv.reserve(all * qkv_width_ * bytes);
+  space.context.reserve(all * hidden_ * bytes);
+  space.up.reserve(slice * padded(config_.intermediate_size) * bytes);
+}
+
+// ── a chunk ──
+
+// The way of a chunk through the encoder. A thread that has it for itself does phase after phase whole.
+std::vector<Phase> Encoder::phases(const Chunk& chunk, const Workspace& space, const embedway_batch& batch,
+                                   float* out) const {
+  const int rows = rows_of(chunk), heads = config_.num_heads;
+  const char* const activations = is_float_ ? space.hidden.as<char>() : space.activations.as<char>();
+  std::vector<Phase> phases;
+  phases.push_back({rows, [&, this](int, int first, int last) { embed_rows(chunk, space, batch, first, last); }});
+  phases.push_back(norm(space, config_.norm_weight, config_.norm_bias, rows));
+  for (const EncoderLayer& layer : layers_) {
+    phases.push_back(linear(layer.qkv, activations, rows, Epilogue::kNone, space.qkv.data()));
+    phases.push_back({(int)chunk.size() * heads, [&, this, heads](int thread, int first, int last) {
+                        for (int i = first; i < last; i++)
+                          attend(chunk[i / heads], i % heads, space, scratch_[thread].data());
+                      }});
+    phases.push_back(linear(layer.attention, space.context.data(), rows, Epilogue::kAdd, space.hidden.data()));
+    phases.push_back(norm(space, layer.attention_norm_weight.data(), layer.attention_norm_bias.data(), rows));
+    for (int from = 0; from < rows; from += kSliceRows) {
+      const int slice = std::min(kSliceRows, rows - from);
+      const size_t first = (size_t)from * hidden_;
+      phases.push_back(
+          linear(layer.up, activations + first * kernels_.activation_bytes, slice, activation_, space.up.data()));
+      phases.push_back(linear(layer.down, space.up.data(), slice, Epilogue::kAdd, space.hidden.as<float>() + first));
+    }
+    phases.push_back(norm(space, layer.output_norm_weight.data(), layer.output_norm_bias.data(), rows));
+  }
+  phases.push_back({(int)chunk.size(), [&, this, out](int, int first, int last) {
+                      for (int i = first; i < last; i++) pool(chunk[i], space, batch, out);
+                    }});
+  return phases;
+}
+
+Phase Encoder::linear(const PackedLinear& weight, const void* x, int rows, Epilogue epilogue, void* out) const {
+  const LinearCall call{x, rows, weight.depth, weight.width, weight.panels.data(), weight.bias.data(), epilogue, out};
+  return {kernels_.linear_blocks(rows, weight.width),
+          [this, call](int, int first, int last) { kernels_.linear(call, first, last); }};
+}
+
+Phase Encoder::norm(const Workspace& space, const float* weight, const float* bias, int rows) const {
+  const NormCall call{space.hidden.as<float>(),
+                      config_.hidden_size,
+                      weight,
+                      bias,
+                      config_.layer_norm_epsilon,
+                      is_float_ ? nullptr : space.activations.data()};
+  return {rows, [this, call](int, int first, int last) { kernels_.layer_norm(call, first, last); }};
+}
+
+// hidden = word + position (+ type 0) for rows first … last - 1. What pads a row is zero from here on, in every buffer
+// that is read as x.
+void Encoder::embed_rows(const Chunk& chunk, const Workspace& space, const embedway_batch& batch, int first,
+                         int last) const {
+  const int size = config_.hidden_size;
+  const size_t bytes = kernels_.activation_bytes;
+  for (const Sequence& sequence : chunk) {
+    const int32_t* const ids = batch.token_ids + batch.cu_seqlens[sequence.index];
+    const int stop = std::min(last, sequence.start + sequence.length);
+    for (int row = std::max(first, sequence.start); row < stop; row++) {
+      const int at = row - sequence.start;
+      const float* const word = config_.word_table + (size_t)ids[at] * size;
+      const float* const position = config_.position_table + (size_t)(config_.first_position + at) * size;
+      float* const hidden = space.hidden.as<float>() + (size_t)row * hidden_;
+      for (int i = 0; i < size; i++) hidden[i] = word[i] + position[i];
+      if (config_.token_type)
+        for (int i = 0; i < size; i++) hidden[i] += config_.token_type[i];
+      std::fill(hidden + size, hidden + hidden_, 0.f);
+      std::memset(space.context.as<char>() + ((size_t)row * hidden_ + size) * bytes, 0, (hidden_ - size) * bytes);
+    }
+  }
+}
+
+void Encoder::attend(const Sequence& sequence, int head, const Workspace& space, void* scratch) const {
+  const int hidden = config_.hidden_size, size = hidden / config_.num_heads;
+  const size_t bytes = kernels_.activation_bytes;
+  const char* const query = space.qkv.as<char>() + ((size_t)sequence.start * qkv_width_ + head * size) * bytes;
+  AttentionCall call{};
+  call.query = query;
+  call.key = query + hidden * bytes;
+  call.value = query + 2 * hidden * bytes;
+  call.query_row = call.key_row = call.value_row = qkv_width_;
+  call.out = space.context.as<char>() + ((size_t)sequence.start * hidden_ + head * size) * bytes;
+  call.out_row = hidden_;
+  call.length = sequence.length;
+  call.key_size = call.value_size = size;
+  call.group = 1;
+  call.scale = 1 / std::sqrt((float)size);
+  if (config_.relative_bias) {  // key j of query i is at j - i + reach
+    call.bias = config_.relative_bias + (size_t)head * (2 * config_.reach + 1) + config_.reach;
+    call.bias_row = -1;
+  }
+  kernels_.attention(call, scratch);
+}
+
+void Encoder::pool(const Sequence& sequence, const Workspace& space, const embedway_batch& batch, float* out) const {
+  const int size = config_.hidden_size;
+  const auto row_of = [&](int row) { return space.hidden.as<float>() + (size_t)row * hidden_; };
+  const int start = sequence.start, last = start + sequence.length - 1;
+  const int after_prompt = start + (batch.pool_starts ? batch.pool_starts[sequence.index] : 0);
+  // where a prompt leaves no token, CLS reads the first one and the others the last
+  const int first = std::min(after_prompt, last);
+  float* const vector = out + (size_t)sequence.index * size;
+  switch (batch.pooling) {
+    case EMBEDWAY_ALL_TOKENS: {
+      float* const states = out + (size_t)(batch.cu_seqlens[sequence.index] - batch.cu_seqlens[0]) * size;
+      for (int row = start; row <= last; row++) std::copy_n(row_of(row), size, states + (size_t)(row - start) * size);
+      break;
+    }
+    case EMBEDWAY_CLS:
+      std::copy_n(row_of(after_prompt <= last ? after_prompt : start), size, vector);
+      break;
+    case EMBEDWAY_LAST_TOKEN:
+      std::copy_n(row_of(last), size, vector);
+      break;
+    case EMBEDWAY_MAX:
+      std::copy_n(row_of(first), size, vector);
+      for (int row = first + 1; row <= last; row++)
+        for (int c = 0; c < size; c++) vector[c] = std::max(vector[c], row_of(row)[c]);
+      break;
+    default:
+      std::fill_n(vector, size, 0.f);
+      for (int row = first; row <= last; row++)
+        for (int c = 0; c < size; c++) vector[c] += row_of(row)[c];
+      for (int c = 0; c < size; c++) vector[c] /= last + 1 - first;
+  }
+}
+
+}  // namespace embedway

@@ -1,0 +1,105 @@
+#include "thread_pool.h"
+
+#include <algorithm>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace embedway {
+namespace {
+
+// How finely a phase is dealt out: a thread that comes late, or loses its core, leaves its part to the others.
+constexpr int kClaimsPerThread = 4;
+// The last units of a phase end within microseconds, so a thread spins for them before it offers its core.
+constexpr int kSpins = 2000;
+// After a job the workers look for another one for some microseconds; waking them takes longer than a short phase.
+constexpr int kIdleSpins = 2000;
+
+inline void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+}  // namespace
+
+// No thread is waited for, only units that one has begun: a worker that wakes late finds nothing left and goes. It may
+// still hold the job when `run` has returned, which is why the job is shared.
+struct ThreadPool::Job {
+  struct alignas(64) Progress {
+    std::atomic<int> claimed{0};
+    std::atomic<int> done{0};
+  };
+  std::vector<Phase> phases;
+  std::vector<Progress> progress;
+
+  explicit Job(std::vector<Phase> given) : phases(std::move(given)), progress(phases.size()) {}
+
+  void work(int thread, int threads) {
+    for (size_t i = 0; i < phases.size(); i++) {
+      const int units = phases[i].units, claim = std::max(1, units / (threads * kClaimsPerThread));
+      for (int first; (first = progress[i].claimed.fetch_add(claim, std::memory_order_relaxed)) < units;) {
+        const int last = std::min(first + claim, units);
+        phases[i].work(thread, first, last);
+        progress[i].done.fetch_add(last - first, std::memory_order_acq_rel);
+      }
+      for (int spins = 0; progress[i].done.load(std::memory_order_acquire) < units; spins++) {
+        if (spins < kSpins)
+          relax();
+        else
+          std::this_thread::yield();
+      }
+    }
+  }
+};
+
+ThreadPool::ThreadPool(int threads) : size_(std::max(1, threads)) {
+  for (int thread = 1; thread < size_; thread++) workers_.emplace_back([this, thread] { serve(thread); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    is_closing_ = true;
+    num_jobs_++;
+  }
+  wake_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::run(std::vector<Phase> phases) {
+  const auto job = std::make_shared<Job>(std::move(phases));
+  if (size_ > 1) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = job;
+      num_jobs_++;
+    }
+    wake_.notify_all();
+  }
+  job->work(0, size_);
+  if (size_ > 1) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    job_ = nullptr;
+  }
+}
+
+void ThreadPool::serve(int thread) {
+  for (unsigned seen = 0;;) {
+    for (int spins = 0; spins < kIdleSpins && num_jobs_.load(std::memory_order_relaxed) == seen; spins++) relax();
+    std::shared_ptr<Job> job;
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [&] { return num_jobs_ != seen; });
+      if (is_closing_) return;
+      seen = num_jobs_;
+      job = job_;
+    }
+    if (job) job->work(thread, size_);
+  }
+}
+
+}  // namespace embedway
