@@ -1,12 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Hashable
+import itertools
+from collections.abc import Callable, Hashable
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedway.engine.scheduler import BatchSlice, QueuedRequest, Scheduler
+from embedway.engine.batch import num_squares, pack
+from embedway.engine.batch_time_model import BatchTime, BatchTimeModel
+from embedway.engine.scheduler import MAX_FIXED_SHARE, SMALL_MEMORY_MS, BatchSlice, QueuedRequest, Scheduler
 
 
 def request(key: int, lengths: list[int]) -> QueuedRequest:
@@ -91,3 +95,135 @@ def test_short_requests_share_a_batch_with_the_rest_of_a_long_one() -> None:
     scheduler.add(request(2, [2, 2]))
     assert sequences_of(scheduler.next_batch()) == [(1, 0)]
     assert sequences_of(scheduler.next_batch()) == [(1, 1), (2, 0), (2, 1)]
+
+
+# ── by time ──
+
+
+def timed(fixed: float, per_token: float, per_square: float = 0.0) -> BatchTimeModel:
+    """A time model that has learned these costs."""
+    shapes = [(1, 1), (1, 10), (10, 10), (1, 100), (20, 20), (4, 250)]
+    return BatchTimeModel(
+        [BatchTime(n * k, n * k * k, fixed + per_token * n * k + per_square * n * k * k) for n, k in shapes]
+    )
+
+
+def by_time(time_model: BatchTimeModel, target_ms: float = 20.0) -> Scheduler[QueuedRequest]:
+    return Scheduler(max_batch_tokens=10_000, target_ms=target_ms, time_model=time_model)
+
+
+def squares_of(slices: list[BatchSlice[QueuedRequest]]) -> float:
+    return sum(float(n) ** 2 for piece in slices for n in piece.request.lengths[piece.start : piece.stop])
+
+
+@given(requests_of_lengths, st.floats(0, 5), st.floats(0.001, 1), st.floats(0, 0.01), st.floats(1, 50))
+def test_a_batch_is_as_long_as_its_limit_allows_and_no_longer(
+    lengths: list[list[int]], fixed: float, per_token: float, per_square: float, target: float
+) -> None:
+    scheduler = by_time(timed(fixed, per_token, per_square), target)
+    costs = scheduler.time_model.coefficients
+    for key, of_request in enumerate(lengths):
+        scheduler.add(request(key, of_request))
+    waiting = [n for of_request in lengths for n in of_request]
+    while waiting:
+        limit = scheduler.limit_ms
+        slices = scheduler.next_batch()
+        count = len(sequences_of(slices))
+        predicted = costs.predict(tokens_of(slices), squares_of(slices))
+        assert predicted <= limit * (1 + 1e-9) or count == 1
+        if count < len(waiting):
+            after = waiting[count]
+            assert predicted + costs.variable(after, after**2) > limit * (1 - 1e-9)
+        waiting = waiting[count:]
+    assert scheduler.next_batch() == []
+
+
+def test_long_sequences_cost_more_than_their_tokens() -> None:
+    scheduler = by_time(timed(0.1, 0.001, 0.001), target_ms=100)
+    scheduler.add(request(1, [100] * 40))
+    scheduler.add(request(2, [200] * 40))
+    assert len(sequences_of(scheduler.next_batch())) == pytest.approx(100 / (0.1 + 10), abs=1)
+    while scheduler.queued_tokens > 40 * 200:
+        scheduler.next_batch()
+    assert len(sequences_of(scheduler.next_batch())) == pytest.approx(100 / (0.2 + 40), abs=1)
+
+
+def test_batches_are_shorter_while_a_small_request_is_about() -> None:
+    scheduler = by_time(timed(0.0, 0.1))
+    scheduler.add(request(1, [100] * 1000))
+    scheduler.next_batch()
+    assert scheduler.limit_ms == 20
+    scheduler.add(request(2, [12]))
+    assert scheduler.limit_ms == 10
+    assert scheduler.cancel(2)
+    num_batches = 0
+    while scheduler.limit_ms == 10:  # more may come
+        assert tokens_of(scheduler.next_batch()) == 100
+        num_batches += 1
+    assert num_batches == pytest.approx(SMALL_MEMORY_MS / 10, abs=1)
+    assert tokens_of(scheduler.next_batch()) == 200
+
+
+def test_a_high_fixed_cost_makes_longer_batches_than_the_target() -> None:
+    """A batch of one sequence would waste nearly all of its time."""
+    scheduler = by_time(timed(fixed=50.0, per_token=1.0))
+    scheduler.add(request(1, [10] * 100))
+    assert scheduler.limit_ms == pytest.approx(50 / MAX_FIXED_SHARE, rel=0.1)
+    assert tokens_of(scheduler.next_batch()) == pytest.approx(200, abs=20)
+
+
+def test_the_memory_bound_holds_whatever_the_prediction_says() -> None:
+    scheduler = Scheduler[QueuedRequest](max_batch_tokens=100, target_ms=1e6, time_model=timed(0.1, 0.001))
+    scheduler.add(request(1, [30] * 10))
+    assert tokens_of(scheduler.next_batch()) == 90
+
+
+def native_encoder_ms(lengths: np.ndarray) -> float:
+    """Two threads: chunks of at most 128 tokens, each on the thread that is free first; both share a single chunk."""
+    chunks = [0.0]
+    num_tokens = 0
+    for length in lengths:
+        if num_tokens + length > 128 and num_tokens:
+            chunks.append(0.0)
+            num_tokens = 0
+        num_tokens += length
+        chunks[-1] += 0.059 * length + 2e-5 * float(length) ** 2
+    if len(chunks) == 1:
+        return 0.1 + 0.53 * chunks[0]
+    threads = [0.0, 0.0]
+    for chunk in chunks:
+        threads[threads.index(min(threads))] += chunk
+    return 0.1 + max(threads)
+
+
+def float32_on_torch_ms(lengths: np.ndarray) -> float:
+    return 8.7 + 0.25 * float(lengths.sum()) + 2e-5 * float((lengths.astype(np.float64) ** 2).sum())
+
+
+@pytest.mark.parametrize("machine_ms", [native_encoder_ms, float32_on_torch_ms])
+@settings(max_examples=5)
+@given(seed=st.integers(0, 2**32 - 1), depth=st.integers(1, 64), small=st.floats(0, 1), speed=st.floats(0.3, 3))
+def test_predictions_stay_within_a_fifth_and_batches_near_their_limit(
+    machine_ms: Callable[[np.ndarray], float], seed: int, depth: int, small: float, speed: float
+) -> None:
+    """Mixed traffic, on a machine whose speed is unlike that of the warm-up, with noise and interruptions."""
+    rng = np.random.default_rng(seed)
+    samples = [np.full(n, k) for n, k in ((1, 4), (1, 16), (1, 64), (8, 16), (4, 64), (1, 256), (2, 256), (64, 12))]
+    time_model = BatchTimeModel(
+        [BatchTime(int(s.sum()), float((s.astype(np.float64) ** 2).sum()), machine_ms(s)) for s in samples]
+    )
+    scheduler = by_time(time_model)
+    shares: list[float] = []
+    arrivals = itertools.count()
+    for _ in range(300):
+        while scheduler.queued_requests < depth:
+            lengths = rng.integers(4, 20, 1) if rng.random() < small else rng.integers(20, 256, rng.integers(1, 33))
+            scheduler.add(request(next(arrivals), lengths.tolist()))
+        limit = scheduler.limit_ms
+        batch = pack(scheduler.next_batch())
+        took = machine_ms(np.diff(batch.cu_seqlens)) * speed * rng.normal(1, 0.03) * (9 if rng.random() < 0.02 else 1)
+        time_model.observe(BatchTime(batch.num_tokens, num_squares(batch), took))
+        shares += [took / limit] if batch.num_sequences > 1 else []
+    assert time_model.errors().median < 0.2
+    if len(shares) > 100:
+        assert 0.2 < float(np.median(shares)) < 1.25

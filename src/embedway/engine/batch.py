@@ -6,18 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embedway.engine.scheduler import BatchSlice, QueuedRequest
+from embedway.engine.scheduler import BatchSlice, QueuedRequest, sum_of_squares
 from embedway.models.interface import PackedBatch
 
 
 def pack(slices: Sequence[BatchSlice[QueuedRequest]]) -> PackedBatch:
     """Lay the slices' sequences end to end, in order. A request's slice is contiguous already: one copy each."""
-    token_ids = [s.request.token_ids[s.request.cu_seqlens[s.start] : s.request.cu_seqlens[s.stop]] for s in slices]
-    lengths = [np.diff(s.request.cu_seqlens[s.start : s.stop + 1]) for s in slices]
-    pool_starts = [np.full(s.stop - s.start, s.request.pool_start, dtype=np.int32) for s in slices]
-    cu_seqlens = np.zeros(sum(map(len, lengths)) + 1, dtype=np.int32)
-    np.cumsum(np.concatenate(lengths), out=cu_seqlens[1:])
-    return PackedBatch(np.concatenate(token_ids), cu_seqlens, np.concatenate(pool_starts))
+    lengths = np.concatenate([s.request.lengths[s.start : s.stop] for s in slices])
+    cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=cu_seqlens[1:])
+    pool_starts = np.array([s.request.pool_start for s in slices], dtype=np.int32)
+    return PackedBatch(
+        token_ids=np.concatenate([s.token_ids for s in slices]),
+        cu_seqlens=cu_seqlens,
+        pool_starts=pool_starts.repeat([s.stop - s.start for s in slices]),
+    )
+
+
+def num_squares(batch: PackedBatch) -> float:
+    """The sum of the squares of its sequences' lengths."""
+    return sum_of_squares(batch.cu_seqlens[1:] - batch.cu_seqlens[:-1])
 
 
 def split(batch: PackedBatch, at: int) -> tuple[PackedBatch, PackedBatch]:

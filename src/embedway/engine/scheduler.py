@@ -1,18 +1,32 @@
 """Which sequences run next: queued requests → the next batch. Pure state, no clock, no model, no sockets.
 
-Every batch is the first sequences of the queue in order, up to a number of tokens; a request may be spread over several
-batches, and a batch may serve several requests. The order is `order_key`, a pure function of one request.
+Every batch is the first sequences of the queue in order, as many as may run in the time that a batch should take; a
+request may be spread over several batches, and a batch may serve several requests. The order is `order_key`, a pure
+function of one request.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from embedway.engine.batch_time_model import BatchTimeModel, Coefficients
+
+SMALL_REQUEST_TOKENS = 64
+"""A request of at most so many tokens is small: a query, whose sender waits for it."""
+TARGET_BESIDE_SMALL = 0.5
+"""Part of the target time while small requests are about: they wait for the batch that runs."""
+SMALL_MEMORY_MS = 500.0
+"""Small requests are about while one waits, and until batches of so many milliseconds were made after the last came."""
+MAX_FIXED_SHARE = 0.2
+"""A batch may pass its target until its fixed cost is at most this part of it: a large model's fixed cost alone may
+pass the target, and a batch of one sequence at a time would be a waste of nearly all of it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,16 +41,33 @@ class QueuedRequest:
     """int32 [n + 1]"""
     pool_start: int = 0
     priority: int = 0
-    num_scheduled: int = 0
-    """Sequences already given to a batch; only the scheduler writes it."""
+    lengths: npt.NDArray[np.int32] = field(init=False)
+    """int32 [n], of `cu_seqlens`"""
+    num_scheduled: int = field(init=False, default=0)
+    """Sequences already given to a batch; only the scheduler writes it and the next two."""
+    num_waiting_tokens: int = field(init=False)
+    """Of the sequences that no batch has taken yet"""
+    num_waiting_squares: float = field(init=False)
+    """The sum of their lengths' squares"""
+
+    def __post_init__(self) -> None:
+        self.lengths = self.cu_seqlens[1:] - self.cu_seqlens[:-1]
+        self.num_waiting_tokens = len(self.token_ids)
+        self.num_waiting_squares = sum_of_squares(self.lengths)
 
     @property
     def num_sequences(self) -> int:
-        return len(self.cu_seqlens) - 1
+        return len(self.lengths)
 
     @property
-    def num_waiting_tokens(self) -> int:
-        return int(self.cu_seqlens[-1] - self.cu_seqlens[self.num_scheduled])
+    def is_small(self) -> bool:
+        return len(self.token_ids) <= SMALL_REQUEST_TOKENS
+
+
+def sum_of_squares(lengths: npt.NDArray[np.int32]) -> float:
+    """In float64, which is exact here: a long sequence's square passes int32."""
+    wide = lengths.astype(np.float64)
+    return float(wide.dot(wide))
 
 
 RequestT = TypeVar("RequestT", bound=QueuedRequest)
@@ -51,6 +82,13 @@ class BatchSlice(Generic[SliceT_co]):
     start: int
     stop: int
 
+    @property
+    def token_ids(self) -> npt.NDArray[np.int32]:
+        request = self.request
+        if self.stop - self.start == request.num_sequences:
+            return request.token_ids
+        return request.token_ids[request.cu_seqlens[self.start] : request.cu_seqlens[self.stop]]
+
 
 def order_key(request: QueuedRequest, arrival: int) -> tuple[int, ...]:
     """What the queue is sorted by, smallest first: arrival. Priority and fair share are to become parts of this key."""
@@ -58,15 +96,55 @@ def order_key(request: QueuedRequest, arrival: int) -> tuple[int, ...]:
     return (arrival,)
 
 
-class Scheduler(Generic[RequestT]):
-    """The queue of one engine. Not thread-safe: the engine loop guards it."""
+@dataclass(slots=True)
+class Room:
+    """What a batch can still take."""
 
-    def __init__(self, *, max_batch_tokens: int) -> None:
+    tokens: int
+    milliseconds: float
+    costs: Coefficients
+
+    def take(self, num_tokens: int, num_squares: float) -> bool:
+        """Take so many tokens, if there is room for all of them."""
+        milliseconds = self.costs.variable(num_tokens, num_squares)
+        if num_tokens > self.tokens or milliseconds > self.milliseconds:
+            return False
+        self.tokens -= num_tokens
+        self.milliseconds -= milliseconds
+        return True
+
+    def num_that_fit(self, lengths: npt.NDArray[np.int32]) -> int:
+        """How many of these sequences, from the first one on."""
+        tokens = lengths.cumsum()
+        milliseconds = (
+            self.costs.per_token * lengths + self.costs.per_square * lengths.astype(np.float64) ** 2
+        ).cumsum()
+        return min(
+            int(tokens.searchsorted(self.tokens, side="right")),
+            int(milliseconds.searchsorted(self.milliseconds, side="right")),
+        )
+
+
+class Scheduler(Generic[RequestT]):
+    """The queue of one engine. Not thread-safe: the engine loop guards it.
+
+    A batch is to last at most `target_ms` by `time_model`, less while small requests are about; `max_batch_tokens`
+    bounds the memory of a batch. A sequence that passes either runs by itself.
+    """
+
+    def __init__(
+        self, *, max_batch_tokens: int, target_ms: float = math.inf, time_model: BatchTimeModel | None = None
+    ) -> None:
         self._max_batch_tokens = max_batch_tokens
+        self._target_ms = target_ms
+        self.time_model = time_model or BatchTimeModel()  # one that was taught nothing: every batch takes no time
         self._heap: list[tuple[tuple[int, ...], int, RequestT]] = []
         self._waiting: dict[Hashable, RequestT] = {}
         self._num_arrived = 0
         self._queued_tokens = 0
+        self._num_small = 0
+        self._ms_since_small = math.inf
+        """Predicted time of the batches made since a small request came"""
 
     @property
     def queued_requests(self) -> int:
@@ -77,52 +155,72 @@ class Scheduler(Generic[RequestT]):
     def queued_tokens(self) -> int:
         return self._queued_tokens
 
+    @property
+    def limit_ms(self) -> float:
+        """How long the next batch may take."""
+        is_small_about = self._num_small > 0 or self._ms_since_small < SMALL_MEMORY_MS
+        target = self._target_ms * TARGET_BESIDE_SMALL if is_small_about else self._target_ms
+        return max(target, self.time_model.fixed_ms / MAX_FIXED_SHARE)
+
     def add(self, request: RequestT) -> None:
         """Queue a request of at least one sequence. Its key must not be in the queue."""
         assert request.key not in self._waiting, "a key is queued once"
         self._waiting[request.key] = request
         self._queued_tokens += request.num_waiting_tokens
+        if request.is_small:
+            self._num_small += 1
+            self._ms_since_small = 0.0
         heapq.heappush(self._heap, (order_key(request, self._num_arrived), self._num_arrived, request))
         self._num_arrived += 1
 
     def cancel(self, key: Hashable) -> bool:
         """Take what is left of a request out of the queue; False where nothing of it was waiting."""
-        request = self._waiting.pop(key, None)
+        request = self._waiting.get(key)
         if request is None:
             return False
         self._queued_tokens -= request.num_waiting_tokens
+        self._remove(request)
         return True
 
     def next_batch(self) -> list[BatchSlice[RequestT]]:
-        """Take the next sequences: at most the token budget, but at least one sequence; empty where nothing waits."""
+        """Take the next sequences: as many as the limits allow, but at least one; empty where nothing waits."""
+        costs = self.time_model.coefficients
+        room = Room(self._max_batch_tokens, self.limit_ms - costs.fixed, costs)
         slices: list[BatchSlice[RequestT]] = []
-        budget = self._max_batch_tokens
-        while self._heap and budget > 0:
+        while self._heap:
             request = self._heap[0][2]
             if self._waiting.get(request.key) is not request:
                 heapq.heappop(self._heap)  # cancelled
                 continue
-            stop = _last_that_fits(request, budget)
-            if stop == request.num_scheduled:
-                if slices:
-                    break
-                stop += 1  # a sequence longer than the budget runs by itself
-            slices.append(BatchSlice(request, request.num_scheduled, stop))
-            budget -= self._take(request, stop)
+            if room.take(request.num_waiting_tokens, request.num_waiting_squares):
+                slices.append(self._take(request, request.num_sequences))
+                continue
+            stop = request.num_scheduled + room.num_that_fit(request.lengths[request.num_scheduled :])
+            if not slices:
+                stop = max(stop, request.num_scheduled + 1)  # a sequence that no batch has room for runs by itself
+            if stop > request.num_scheduled:
+                slices.append(self._take(request, stop))
+            break
         return slices
 
-    def _take(self, request: RequestT, stop: int) -> int:
-        """Count the sequences up to `stop` as scheduled; return their tokens."""
-        num_tokens = int(request.cu_seqlens[stop] - request.cu_seqlens[request.num_scheduled])
+    def _take(self, request: RequestT, stop: int) -> BatchSlice[RequestT]:
+        """Count the sequences up to `stop` as scheduled."""
+        piece = BatchSlice(request, request.num_scheduled, stop)
         request.num_scheduled = stop
-        self._queued_tokens -= num_tokens
+        num_tokens, num_squares = request.num_waiting_tokens, request.num_waiting_squares
         if stop == request.num_sequences:
             heapq.heappop(self._heap)
-            del self._waiting[request.key]
-        return num_tokens
+            self._remove(request)
+        else:
+            lengths = request.lengths[piece.start : stop]
+            num_tokens, num_squares = int(lengths.sum()), sum_of_squares(lengths)
+            request.num_waiting_tokens -= num_tokens
+            request.num_waiting_squares -= num_squares
+        self._queued_tokens -= num_tokens
+        self._ms_since_small += self.time_model.coefficients.variable(num_tokens, num_squares)
+        return piece
 
-
-def _last_that_fits(request: QueuedRequest, budget: int) -> int:
-    """The largest `stop` such that the waiting sequences before it have at most `budget` tokens."""
-    limit = int(request.cu_seqlens[request.num_scheduled]) + budget
-    return int(np.searchsorted(request.cu_seqlens, limit, side="right")) - 1
+    def _remove(self, request: RequestT) -> None:
+        del self._waiting[request.key]
+        if request.is_small:
+            self._num_small -= 1
