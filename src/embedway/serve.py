@@ -97,6 +97,7 @@ def engine_slots(settings: Settings, spec: ModelSpec, runtime: Path) -> list[Slo
                 device=settings.device,
                 threads=threads,
                 max_batch_tokens=settings.max_batch_tokens,
+                target_batch_ms=settings.target_batch_ms,
                 log_level=settings.log_level,
             ),
         )

@@ -12,8 +12,9 @@ import pytest
 import zmq
 
 from embedway.engine import wire
-from embedway.engine.client import EngineClient
-from embedway.engine.loop import Engine, EngineIdentity, queued_request
+from embedway.engine.client import EmbedResult, EngineClient
+from embedway.engine.loop import Engine, EngineIdentity, GuardedQueue, queued_request
+from embedway.engine.scheduler import Scheduler
 from embedway.errors import EngineNotReady, ItemFailed, NonFiniteVector
 from embedway.models.interface import EmbeddingModel, PackedBatch
 from embedway.packed_sequences import PackedSequences
@@ -220,3 +221,68 @@ async def test_two_replicas_share_the_requests(tmp_path: Path, start_engine: Sta
         await asyncio.gather(*(client.embed(packed([i, i])) for i in range(1, 41)))
     assert sum(batch.num_sequences for model in models for batch in model.batches) == 40
     assert all(model.batches for model in models)
+
+
+async def test_a_batch_s_answers_come_back_in_one_message_with_each_request_s_own_end(
+    client: EngineClient, address: str, start_engine: StartEngine
+) -> None:
+    model = GatedModel()
+    start_engine(model, address)
+    await until(lambda: client.is_ready)
+    blocker = asyncio.create_task(client.embed(packed([9])))
+    await until(model.has_begun.is_set)
+    tasks = [asyncio.create_task(client.embed(packed([n], [n, n]))) for n in (1, 2, NAN_ID, 3)]
+    await until(lambda: queued(client) == 4)
+    messages: list[int] = []
+    receive = client._on_message
+    client._on_message = lambda replica, frames: (messages.append(len(frames)), receive(replica, frames))[1]
+    model.gate.set()
+    await blocker
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert messages.count(2) == 2  # the blocker's and the batch's; a status has one frame
+    for n, result in zip((1, 2, NAN_ID, 3), results, strict=True):
+        if n == NAN_ID:
+            assert isinstance(result, NonFiniteVector)
+        else:
+            assert isinstance(result, EmbedResult)
+            np.testing.assert_array_equal(result.vectors, [fake_vector([n]), fake_vector([n, n])])
+
+
+async def test_the_status_shows_what_batches_took_and_how_well_that_was_predicted(
+    client: EngineClient, address: str, start_engine: StartEngine
+) -> None:
+    start_engine(FakeModel(), address)
+    await until(lambda: client.is_ready)
+    for _ in range(3):
+        await client.embed(packed([1, 2], [3, 4, 5, 6]))
+    await until(lambda: status(client).batches == 3)
+    shown = status(client)
+    assert shown.mean_batch_tokens == 6
+    assert shown.batch_fixed_ms + shown.batch_ms_per_token + shown.batch_ms_per_square > 0
+    assert shown.batch_time_error_p90 >= shown.batch_time_error_median > 0
+
+
+async def test_a_batch_that_was_halved_teaches_nothing(
+    client: EngineClient, address: str, start_engine: StartEngine
+) -> None:
+    start_engine(FakeModel(), address)
+    await until(lambda: client.is_ready)
+    with pytest.raises(ItemFailed):
+        await client.embed(packed([POISON_ID]))
+    await until(lambda: status(client).batches == 1)
+    shown = status(client)
+    assert shown.batch_fixed_ms + shown.batch_ms_per_token + shown.batch_ms_per_square == 0
+
+
+def status(client: EngineClient) -> wire.Status:
+    newest = client.statuses()[0]
+    assert newest is not None
+    return newest
+
+
+def test_what_is_cancelled_in_the_same_breath_as_it_came_never_runs() -> None:
+    queue = GuardedQueue(Scheduler(max_batch_tokens=64))
+    arrays = [np.array([1, 2], "<i4").tobytes(), np.array([0, 2], "<i4").tobytes()]
+    requests = [queued_request(b"client", wire.Embed(i, priority=0, pool_start=0), arrays) for i in (1, 2)]
+    queue.change(requests, cancelled=[(b"client", 1)])
+    assert [piece.request.request_id for piece in queue.take()] == [2]

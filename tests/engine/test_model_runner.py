@@ -42,5 +42,10 @@ def test_only_the_sequences_at_fault_fail_and_the_others_get_their_own_vectors(s
 
 def test_a_batch_without_faults_runs_once() -> None:
     model = FakeModel()
-    ModelRunner(model).run(batch_of([[1], [2, 3], [4]]))
+    outcome = ModelRunner(model).run(batch_of([[1], [2, 3], [4]]))
     assert len(model.batches) == 1
+    assert not outcome.was_halved
+
+
+def test_a_batch_that_raised_says_so() -> None:
+    assert ModelRunner(FakeModel()).run(batch_of([[1], [POISON_ID]])).was_halved

@@ -48,7 +48,14 @@ SPEC = ModelSpec(
 
 def engine_slot(address: str, dtype: str = "float32") -> Slot:
     config = EngineConfig(
-        spec=SPEC, address=address, dtype=dtype, device="cpu", threads=1, max_batch_tokens=64, log_level="critical"
+        spec=SPEC,
+        address=address,
+        dtype=dtype,
+        device="cpu",
+        threads=1,
+        max_batch_tokens=64,
+        target_batch_ms=None,
+        log_level="critical",
     )
 
     async def start() -> ChildProcess:

@@ -7,12 +7,13 @@ replies. The run loop owns the model: it takes a batch, runs it and hands the an
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,15 +22,22 @@ import zmq
 
 from embedway.child_process import ParentLink
 from embedway.engine import wire
-from embedway.engine.batch import pack
+from embedway.engine.batch import num_squares, pack
+from embedway.engine.batch_time_model import BatchTime, BatchTimeModel
 from embedway.engine.model_runner import BatchOutcome, ModelRunner
 from embedway.engine.scheduler import BatchSlice, QueuedRequest, Scheduler
+from embedway.engine.warm_up import warm_up
 from embedway.engine.wire import EngineConfig
 from embedway.errors import ServerFault, StartupError
 from embedway.models.interface import EmbeddingModel
 from embedway.observability.logs import configure_logging
 
 logger = logging.getLogger("embedway.engine")
+
+TARGET_BATCH_MS = {"cpu": 20.0, "cuda": 50.0}
+"""By the kind of device, where the settings do not say: on a CPU larger batches are no faster, on a GPU they are."""
+MAX_MESSAGES_AT_ONCE = 256
+"""That the I/O thread reads before it looks for answers to send"""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +49,7 @@ class EngineRequest(QueuedRequest):
     arrived_at: float = 0.0
     started_at: float = 0.0
     vectors: npt.NDArray[np.float32] | None = None
+    """float32 [n, dimension]; rows of the batch's own array where one batch had the whole request"""
     num_done: int = 0
     fault: tuple[int, type[ServerFault]] | None = None
     """The first sequence at fault, and its error."""
@@ -54,14 +63,14 @@ class GuardedQueue:
         self._changed = threading.Condition()
         self._is_closed = False
 
-    def add(self, request: EngineRequest) -> None:
+    def change(self, added: Iterable[EngineRequest], cancelled: Iterable[tuple[bytes, int]]) -> None:
+        """Add requests, then cancel some of those that are in the queue."""
         with self._changed:
-            self._scheduler.add(request)
+            for request in added:
+                self._scheduler.add(request)
+            for key in cancelled:
+                self._scheduler.cancel(key)
             self._changed.notify()
-
-    def cancel(self, key: tuple[bytes, int]) -> None:
-        with self._changed:
-            self._scheduler.cancel(key)
 
     def depth(self) -> tuple[int, int]:
         """Queued requests, queued tokens."""
@@ -106,10 +115,22 @@ class EngineIdentity:
 class Engine:
     """One model behind one socket."""
 
-    def __init__(self, identity: EngineIdentity, *, address: str, max_batch_tokens: int) -> None:
+    def __init__(
+        self,
+        identity: EngineIdentity,
+        *,
+        address: str,
+        max_batch_tokens: int,
+        target_batch_ms: float = math.inf,
+        time_model: BatchTimeModel | None = None,
+    ) -> None:
         self._identity = identity
         self._runner = ModelRunner(identity.model)
-        self._queue = GuardedQueue(Scheduler(max_batch_tokens=max_batch_tokens))
+        self._target_batch_ms = target_batch_ms
+        self._time_model = time_model or BatchTimeModel()
+        self._queue = GuardedQueue(
+            Scheduler(max_batch_tokens=max_batch_tokens, target_ms=target_batch_ms, time_model=self._time_model)
+        )
         self._counters = Counters()
         self._context = zmq.Context()
         self._replies = self._context.socket(zmq.PUSH)
@@ -151,12 +172,18 @@ class Engine:
         self._counters.tokens += batch.num_tokens
         self._counters.sequences += batch.num_sequences
         self._counters.compute_seconds += ended_at - started_at
+        ended: dict[bytes, list[EngineRequest]] = {}
         first = 0
         for piece in slices:
             store_outcome(piece, outcome, first, started_at)
-            if piece.request.num_done == piece.request.num_sequences:
-                self._replies.send_multipart([piece.request.client, *answer(piece.request, ended_at)])
             first += piece.stop - piece.start
+            if piece.request.num_done == piece.request.num_sequences:
+                ended.setdefault(piece.request.client, []).append(piece.request)
+        for client, requests in ended.items():
+            self._replies.send_multipart([client, *answers(requests, outcome.vectors.shape[1], ended_at)])
+        if not outcome.was_halved:
+            took_ms = (ended_at - started_at) * 1000
+            self._time_model.observe(BatchTime(batch.num_tokens, num_squares(batch), took_ms))
 
     # ── the I/O thread ──
 
@@ -196,17 +223,27 @@ class Engine:
         router.close()
 
     def _receive(self, router: zmq.Socket[bytes]) -> None:
-        client, header, *arrays = router.recv_multipart()
-        match wire.decode_to_engine(header):
-            case wire.Embed() as message:
-                self._queue.add(queued_request(client, message, arrays))
-            case wire.Cancel(request_id=request_id):
-                self._queue.cancel((client, request_id))
-            case wire.Ping():
-                router.send_multipart([client, wire.encode(self._status())])
+        """Read what has arrived: the next batch should have the choice of all of it."""
+        added: list[EngineRequest] = []
+        cancelled: list[tuple[bytes, int]] = []
+        for _ in range(MAX_MESSAGES_AT_ONCE):
+            try:
+                client, header, *arrays = router.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            match wire.decode_to_engine(header):
+                case wire.Embed() as message:
+                    added.append(queued_request(client, message, arrays))
+                case wire.Cancel(request_id=request_id):
+                    cancelled.append((client, request_id))
+                case wire.Ping():
+                    router.send_multipart([client, wire.encode(self._status())])
+        if added or cancelled:
+            self._queue.change(added, cancelled)
 
     def _status(self) -> wire.Status:
         queued_requests, queued_tokens = self._queue.depth()
+        coefficients, errors = self._time_model.coefficients, self._time_model.errors()
         return wire.Status(
             instance=self._identity.instance,
             pid=os.getpid(),
@@ -221,6 +258,13 @@ class Engine:
             tokens=self._counters.tokens,
             sequences=self._counters.sequences,
             compute_seconds=self._counters.compute_seconds,
+            mean_batch_tokens=round(self._counters.tokens / max(1, self._counters.batches), 1),
+            target_batch_ms=self._target_batch_ms,
+            batch_fixed_ms=coefficients.fixed,
+            batch_ms_per_token=coefficients.per_token,
+            batch_ms_per_square=coefficients.per_square,
+            batch_time_error_median=errors.median,
+            batch_time_error_p90=errors.p90,
         )
 
 
@@ -241,30 +285,38 @@ def queued_request(client: bytes, message: wire.Embed, arrays: list[bytes]) -> E
 def store_outcome(piece: BatchSlice[EngineRequest], outcome: BatchOutcome, first: int, started_at: float) -> None:
     """Write a slice's part of a batch's outcome, which begins at row `first`, into its request."""
     request, num_rows = piece.request, piece.stop - piece.start
-    if request.vectors is None:
-        request.vectors = np.empty((request.num_sequences, outcome.vectors.shape[1]), dtype=np.float32)
+    rows = outcome.vectors[first : first + num_rows]
+    if request.num_done == 0:
         request.started_at = started_at
-    request.vectors[piece.start : piece.stop] = outcome.vectors[first : first + num_rows]
+    if num_rows == request.num_sequences:
+        request.vectors = rows
+    else:
+        if request.vectors is None:
+            request.vectors = np.empty((request.num_sequences, rows.shape[1]), dtype=np.float32)
+        request.vectors[piece.start : piece.stop] = rows
     request.num_done += num_rows
-    if request.fault is None:
+    if outcome.faults and request.fault is None:
         faulty = min((row for row in outcome.faults if first <= row < first + num_rows), default=None)
         if faulty is not None:
             request.fault = (piece.start + faulty - first, outcome.faults[faulty])
 
 
-def answer(request: EngineRequest, now: float) -> list[bytes | memoryview]:
-    """The frames that end a request."""
-    if request.fault is not None:
-        item, fault = request.fault
-        return [wire.encode(wire.Failed(request.request_id, fault.code, item))]
-    assert request.vectors is not None
-    header = wire.Vectors(
-        request.request_id,
-        dimension=request.vectors.shape[1],
-        queue_seconds=request.started_at - request.arrived_at,
-        compute_seconds=now - request.started_at,
-    )
-    return [wire.encode(header), request.vectors.data]
+def answers(requests: Iterable[EngineRequest], dimension: int, now: float) -> list[bytes | memoryview]:
+    """The frames that end these requests of one client."""
+    message = wire.Answers(dimension, embedded=[], failed=[])
+    vectors: list[npt.NDArray[np.float32]] = []
+    for request in requests:
+        if request.fault is not None:
+            item, fault = request.fault
+            message.failed.append(wire.Failed(request.request_id, fault.code, item))
+            continue
+        assert request.vectors is not None
+        vectors.append(request.vectors)
+        queue_seconds, compute_seconds = request.started_at - request.arrived_at, now - request.started_at
+        message.embedded.append(
+            wire.Embedded(request.request_id, request.num_sequences, queue_seconds, compute_seconds)
+        )
+    return [wire.encode(message), np.concatenate(vectors).data if vectors else b""]
 
 
 def load(config: EngineConfig) -> EngineIdentity:
@@ -293,7 +345,13 @@ def main(load: Callable[[EngineConfig], EngineIdentity] = load) -> None:
     except StartupError as error:
         link.fail(error)
     else:
-        engine = Engine(identity, address=config.address, max_batch_tokens=config.max_batch_tokens)
+        engine = Engine(
+            identity,
+            address=config.address,
+            max_batch_tokens=config.max_batch_tokens,
+            target_batch_ms=config.target_batch_ms or TARGET_BATCH_MS[identity.model.device.partition(":")[0]],
+            time_model=warm_up(identity.model, max_length=config.spec.max_length, vocab_size=config.spec.vocab_size),
+        )
         engine.run(on_ready=lambda: link.announce_ready(facts_of(identity)))
 
 

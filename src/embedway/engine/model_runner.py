@@ -23,6 +23,8 @@ class BatchOutcome:
     """float32 [n, dimension]; the rows named in `faults` are zero"""
     faults: dict[int, type[ServerFault]]
     """Sequence index → what went wrong with it"""
+    was_halved: bool
+    """The model raised, and ran again on parts: the time it took is no batch's."""
 
 
 class ModelRunner:
@@ -35,32 +37,30 @@ class ModelRunner:
         self._model = model
 
     def run(self, batch: PackedBatch) -> BatchOutcome:
-        vectors = np.zeros((batch.num_sequences, self._model.dimension), dtype=np.float32)
-        faults: dict[int, type[ServerFault]] = {}
-        self._run_into(vectors, batch, 0, faults)
-        for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
-            logger.error(
-                "the model gave a vector that is not finite for a sequence of %d tokens", _length(batch, int(i))
-            )
-            faults[int(i)] = NonFiniteVector
-            vectors[i] = 0
-        return BatchOutcome(vectors, faults)
+        outcome = self._run_parts(batch)
+        is_finite = np.isfinite(outcome.vectors)
+        if not is_finite.all():
+            for i in np.flatnonzero(~is_finite.all(axis=1)).tolist():
+                logger.error(
+                    "the model gave a vector that is not finite for a sequence of %d tokens", _length(batch, i)
+                )
+                outcome.faults[i] = NonFiniteVector
+                outcome.vectors[i] = 0
+        return outcome
 
-    def _run_into(
-        self, vectors: npt.NDArray[np.float32], batch: PackedBatch, first: int, faults: dict[int, type[ServerFault]]
-    ) -> None:
+    def _run_parts(self, batch: PackedBatch) -> BatchOutcome:
+        """Run the whole batch, or where that raises each of its halves."""
         try:
-            vectors[first : first + batch.num_sequences] = self._model.embed(batch)
+            return BatchOutcome(self._model.embed(batch), {}, was_halved=False)
         except Exception:
             if batch.num_sequences == 1:
                 logger.exception("the model failed on a sequence of %d tokens", batch.num_tokens)
-                faults[first] = ItemFailed
-                return
-            logger.warning("the model failed on a batch of %d sequences: halving it", batch.num_sequences)
-            middle = batch.num_sequences // 2
-            left, right = split(batch, middle)
-            self._run_into(vectors, left, first, faults)
-            self._run_into(vectors, right, first + middle, faults)
+                return BatchOutcome(np.zeros((1, self._model.dimension), np.float32), {0: ItemFailed}, was_halved=True)
+        logger.warning("the model failed on a batch of %d sequences: halving it", batch.num_sequences)
+        middle = batch.num_sequences // 2
+        left, right = map(self._run_parts, split(batch, middle))
+        faults = {**left.faults, **{middle + i: fault for i, fault in right.faults.items()}}
+        return BatchOutcome(np.concatenate([left.vectors, right.vectors]), faults, was_halved=True)
 
 
 def _length(batch: PackedBatch, i: int) -> int:

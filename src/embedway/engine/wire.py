@@ -28,6 +28,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     """CPU threads of the model; 0: one a core."""
     max_batch_tokens: int
+    target_batch_ms: float | None
+    """None: by the kind of device."""
     log_level: str
 
 
@@ -61,25 +63,37 @@ class Ping(msgspec.Struct, tag="ping", array_like=True, frozen=True):
     """Ask for a `Status`. Written by the client."""
 
 
-class Vectors(msgspec.Struct, tag="vectors", array_like=True, frozen=True):
-    """A request's answer. Frame: float32 [n, dimension], in order, not normalised. Written by the engine."""
+class Embedded(msgspec.Struct, array_like=True, frozen=True):
+    """A request that ends in its vectors."""
 
     request_id: int
-    dimension: int
+    num_sequences: int
     queue_seconds: float
     """From arrival at the engine to the start of its first batch."""
     compute_seconds: float
     """From the start of its first batch to the end of its last one."""
 
 
-class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
-    """A request that ends in an error. Written by the engine."""
+class Failed(msgspec.Struct, array_like=True, frozen=True):
+    """A request that ends in an error."""
 
     request_id: int
     code: str
     """The `code` of a class in `errors.py`."""
     item: int
     """Index of the sequence at fault."""
+
+
+class Answers(msgspec.Struct, tag="answers", array_like=True, frozen=True):
+    """All requests of one client that a batch ended, in one message: one each would cost more than all else.
+
+    Frame: float32 [total, dimension], the vectors of `embedded` end to end, each in its request's order, not
+    normalised. Written by the engine.
+    """
+
+    dimension: int
+    embedded: list[Embedded]
+    failed: list[Failed]
 
 
 class Status(msgspec.Struct, tag="status", array_like=True, frozen=True, kw_only=True):
@@ -102,14 +116,24 @@ class Status(msgspec.Struct, tag="status", array_like=True, frozen=True, kw_only
     sequences: int
     compute_seconds: float
     """Time spent in the model since the start."""
+    mean_batch_tokens: float
+    target_batch_ms: float
+    """What a batch may take, by the time model, while no small requests are about."""
+    batch_fixed_ms: float
+    """The time model's coefficients: a batch takes fixed + per_token · tokens + per_square · Σ length²."""
+    batch_ms_per_token: float
+    batch_ms_per_square: float
+    batch_time_error_median: float
+    """|predicted - real| / real of the newest batches"""
+    batch_time_error_p90: float
 
 
 ToEngine: TypeAlias = "Embed | Cancel | Ping"
-ToClient: TypeAlias = "Vectors | Failed | Status"
+ToClient: TypeAlias = "Answers | Status"
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine = msgspec.msgpack.Decoder(Embed | Cancel | Ping)
-_to_client = msgspec.msgpack.Decoder(Vectors | Failed | Status)
+_to_client = msgspec.msgpack.Decoder(Answers | Status)
 
 
 def encode(message: ToEngine | ToClient) -> bytes:

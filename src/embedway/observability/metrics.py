@@ -69,6 +69,11 @@ class Metrics:
                 ("batches_run", "Batches since the engine started."),
                 ("tokens_run", "Tokens since the engine started."),
                 ("compute_seconds_run", "Seconds in the model since the engine started."),
+                ("batch_fixed_ms", "Predicted milliseconds of a batch, whatever is in it."),
+                ("batch_ms_per_token", "Predicted milliseconds that a token adds to a batch."),
+                ("batch_ms_per_square", "Predicted milliseconds per square of a sequence's length."),
+                ("batch_time_error_median", "Median of |predicted - real| / real of the newest batches."),
+                ("batch_time_error_p90", "90th percentile of the same."),
             )
         }
 
@@ -109,6 +114,11 @@ class Metrics:
                 "batches_run": status.batches,
                 "tokens_run": status.tokens,
                 "compute_seconds_run": status.compute_seconds,
+                "batch_fixed_ms": status.batch_fixed_ms,
+                "batch_ms_per_token": status.batch_ms_per_token,
+                "batch_ms_per_square": status.batch_ms_per_square,
+                "batch_time_error_median": status.batch_time_error_median,
+                "batch_time_error_p90": status.batch_time_error_p90,
             }
             for name, value in values.items():
                 self._engine_gauges[name].labels(replica).set(value)
