@@ -114,15 +114,17 @@ class Replica:
             self.tokens_in_flight -= pending.sequences.num_tokens
         return pending
 
-    def answer(self, message: wire.Vectors, frame: bytes) -> None:
-        if pending := self.settle(message.request_id):
-            vectors = np.frombuffer(frame, dtype="<f4").reshape(-1, message.dimension)
-            _resolve(pending.future, EmbedResult(vectors, message.queue_seconds, message.compute_seconds))
-
-    def refuse(self, message: wire.Failed) -> None:
-        if pending := self.settle(message.request_id):
-            fault = FAULTS.get(message.code, ItemFailed)
-            _reject(pending.future, fault(param=pending.param(message.item)))
+    def answer(self, message: wire.Answers, frame: bytes) -> None:
+        vectors, first = np.frombuffer(frame, dtype="<f4").reshape(-1, message.dimension), 0
+        for done in message.embedded:
+            if pending := self.settle(done.request_id):
+                own = vectors[first : first + done.num_sequences]
+                _resolve(pending.future, EmbedResult(own, done.queue_seconds, done.compute_seconds))
+            first += done.num_sequences
+        for failed in message.failed:
+            if pending := self.settle(failed.request_id):
+                fault = FAULTS.get(failed.code, ItemFailed)
+                _reject(pending.future, fault(param=pending.param(failed.item)))
 
 
 class EngineClient:
@@ -218,10 +220,8 @@ class EngineClient:
     def _on_message(self, replica: Replica, frames: Sequence[bytes]) -> None:
         header, *arrays = frames
         match wire.decode_to_client(header):
-            case wire.Vectors() as message:
+            case wire.Answers() as message:
                 replica.answer(message, arrays[0])
-            case wire.Failed() as message:
-                replica.refuse(message)
             case wire.Status() as message:
                 self._on_status(replica, message)
 
