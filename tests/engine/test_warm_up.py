@@ -30,7 +30,7 @@ class TimedModel(FakeModel):
 def test_a_fast_model_runs_all_samples_and_is_known_afterwards() -> None:
     model = TimedModel(0.1, 0.003)
     coefficients = warm_up(model, max_length=512, vocab_size=600, clock=model.clock).coefficients
-    assert len(model.batches) == 2 * len(SAMPLES)
+    assert len(model.batches) == 1 + 2 * len(SAMPLES)
     assert coefficients.predict(1000, 10_000) == pytest.approx(3.1, rel=0.02)
 
 
@@ -38,14 +38,14 @@ def test_a_fast_model_runs_all_samples_and_is_known_afterwards() -> None:
 def test_a_slower_one_stops_in_time(per_token: float) -> None:
     model = TimedModel(1.0, per_token)
     warm_up(model, max_length=512, vocab_size=600, clock=model.clock)
-    assert 2 < len(model.batches) < 2 * len(SAMPLES)
+    assert 3 < len(model.batches) < 2 * len(SAMPLES)
     assert model.now < 6 * WARM_UP_SECONDS  # only a new size, ten times as slow here, may pass it
 
 
 def test_a_very_slow_one_runs_one_sample() -> None:
     model = TimedModel(1000.0, 10.0)
     time_model = warm_up(model, max_length=512, vocab_size=600, clock=model.clock)
-    assert {batch.num_tokens for batch in model.batches} == {4}
+    assert {batch.num_tokens for batch in model.batches} == {1, 4}
     assert time_model.coefficients.predict(4, 16) == pytest.approx(1040)
 
 

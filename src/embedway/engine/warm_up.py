@@ -12,7 +12,7 @@ from embedway.engine.batch_time_model import BatchTime, BatchTimeModel
 from embedway.models.interface import EmbeddingModel, PackedBatch
 
 WARM_UP_SECONDS = 0.25
-"""No batch is begun that would end later, by the prediction so far."""
+"""No sample is begun that would end later, by the prediction so far."""
 SAMPLES = (
     (1, 4),
     (1, 16),
@@ -35,12 +35,13 @@ NUM_IDS = 500
 def warm_up(
     model: EmbeddingModel, *, max_length: int, vocab_size: int, clock: Callable[[], float] = time.perf_counter
 ) -> BatchTimeModel:
-    """Run sample batches for about WARM_UP_SECONDS, at least one; return a time model that has seen them.
+    """Wake the model up and run samples for about WARM_UP_SECONDS, at least one; return a time model fitted to them.
 
     `clock` gives seconds. Raises what the model raises: one that cannot run these batches cannot serve.
     """
     time_model = BatchTimeModel()
     samples: list[BatchTime] = []
+    model.embed(sample_batch(1, 1, vocab_size))  # what libraries do once, however long it takes
     began = clock()
     for num_sequences, length in SAMPLES:
         batch = sample_batch(num_sequences, min(length, max_length), vocab_size)
