@@ -24,7 +24,7 @@ TARGET_BESIDE_SMALL = 0.5
 """Part of the target time while small requests are about: they wait for the batch that runs."""
 SMALL_MEMORY_MS = 500.0
 """Small requests are about while one waits, and until batches of so many milliseconds were made after the last came."""
-MAX_FIXED_SHARE = 0.2
+MAX_FIXED_SHARE = 0.1
 """A batch may pass its target until its fixed cost is at most this part of it: a large model's fixed cost alone may
 pass the target, and a batch of one sequence at a time would be a waste of nearly all of it."""
 
