@@ -1,0 +1,64 @@
+"""Compiling the library: what a compiler does not know is left out, and a failure says why."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from embedway.kernels import compile as kernels
+from embedway.kernels.library import LIBRARY, load_library
+
+CHECK = Path(__file__).with_name("kernel_check.cpp")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O1")
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, kernels.COMPILERS)), reason="there is no C++ compiler on this machine"
+)
+
+
+@needs_compiler
+def test_the_library_agrees_with_double_precision_under_the_sanitizers(tmp_path: Path) -> None:
+    """Every instruction set that this machine has, and AMX in plain C++, on random shapes and lengths."""
+    library = tmp_path / "libchecked.so"
+    known = kernels.compile_library(library, extra_flags=SANITIZERS, extra_targets=kernels.EMULATED_AMX)
+    assert known[-1] == "baseline"
+    program = tmp_path / "kernel_check"
+    sources = ["-std=c++17", f"-I{kernels.SOURCES}", str(CHECK), str(library), f"-Wl,-rpath,{tmp_path}"]
+    subprocess.run([*kernels.find_compiler(None), *SANITIZERS, *sources, "-o", str(program)], check=True)
+    ended = subprocess.run([str(program), "2"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "baseline: 0 failures" in ended.stdout
+
+
+@needs_compiler
+def test_an_instruction_set_that_the_compiler_does_not_know_is_left_out(tmp_path: Path) -> None:
+    known = kernels.compile_library(tmp_path / "lib.so", extra_flags=["-O0"], extra_targets={"future": ["-mfuture"]})
+    assert "future" not in known
+    assert load_library(tmp_path / "lib.so") is not None
+
+
+def test_a_missing_compiler_is_named(tmp_path: Path) -> None:
+    with pytest.raises(kernels.CompileError, match="no-such-compiler"):
+        kernels.compile_library(tmp_path / "lib.so", compiler="no-such-compiler")
+    assert not (tmp_path / "lib.so").exists()
+
+
+def test_a_library_that_is_missing_or_broken_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load_library(tmp_path / "none.so") is None
+    assert not caplog.records
+    (tmp_path / "broken.so").write_text("not a library")
+    assert load_library(tmp_path / "broken.so") is None
+    assert "cannot be loaded" in caplog.text
+
+
+@needs_compiler
+@pytest.mark.skipif(not LIBRARY.is_file(), reason="the native library was not compiled here")
+def test_no_code_of_one_instruction_set_can_stand_in_for_another() -> None:
+    """A weak symbol of the C++ library's templates would be one copy for all, made for one machine's instructions."""
+    symbols = subprocess.run(["nm", "-C", str(LIBRARY)], capture_output=True, text=True, check=True).stdout
+    targets = [line for line in symbols.splitlines() if "embedway::avx" in line or "embedway::baseline" in line]
+    assert targets
+    assert all("embedway::" in line.split(maxsplit=2)[2] for line in targets)
