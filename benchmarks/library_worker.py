@@ -1,6 +1,8 @@
-"""A library that embeds, in a process of its own: python -m benchmarks.library_worker sentence_transformers|embedway
+"""A library that embeds, in a process of its own and in the library's environment: library_worker.py LIBRARY FOLDER
 
-Reads lines of JSON (a list of texts) and answers each with the seconds it took to embed them.
+Imports nothing of this repository but what the library itself needs. Says `ready` once it has embedded a text; then
+each line of JSON on stdin has one answer: {"texts": […]} its vectors, {"requests": [[text, …], …], "seconds": …} the
+seconds of all and of each, until the time is over.
 """
 
 from __future__ import annotations
@@ -11,37 +13,67 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+import numpy as np
+
+Embed = Callable[[Sequence[str]], np.ndarray]
 
 
-def sentence_transformers() -> Callable[[Sequence[str]], object]:
+def sentence_transformers(folder: str, dtype: str) -> Embed:
+    import torch
     from sentence_transformers import SentenceTransformer
 
-    from embedway.models.checkpoint_location import locate
+    model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": getattr(torch, dtype)})
+    return lambda texts: (
+        model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_tensor=True)
+        .float()
+        .numpy()
+    )
 
-    model = SentenceTransformer(str(locate(MODEL).folder), device="cpu")
+
+def openvino(folder: str) -> Embed:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(folder, device="cpu", backend="openvino", model_kwargs={"export": True})
     return lambda texts: model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
 
 
-def embedway() -> Callable[[Sequence[str]], object]:
+def embedway(folder: str) -> Embed:
     from embedway import Embedder
 
-    embedder = Embedder(MODEL)
-    return lambda texts: embedder.embed(list(texts), truncate="end")
+    embedder = Embedder(folder)
+    return lambda texts: embedder.embed(list(texts))
 
 
-LIBRARIES = {"sentence_transformers": sentence_transformers, "embedway": embedway}
+LIBRARIES: dict[str, Callable[[str], Embed]] = {
+    "sentence-transformers": lambda folder: sentence_transformers(folder, "float32"),
+    "sentence-transformers-bfloat16": lambda folder: sentence_transformers(folder, "bfloat16"),
+    "openvino": openvino,
+    "embedway": embedway,
+}
+
+
+def run(embed: Embed, requests: Sequence[Sequence[str]], seconds: float) -> dict[str, object]:
+    latencies = []
+    began = time.perf_counter()
+    for texts in requests:
+        started = time.perf_counter()
+        if started - began > seconds:
+            break
+        embed(texts)
+        latencies.append(time.perf_counter() - started)
+    return {"seconds": time.perf_counter() - began, "latencies": latencies}
 
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints is no answer
-    embed = LIBRARIES[sys.argv[1]]()
+    embed = LIBRARIES[sys.argv[1]](sys.argv[2])
+    embed(["hello"])
+    print("ready", file=answers)
     for line in sys.stdin:
-        texts = json.loads(line)
-        began = time.perf_counter()
-        embed(texts)
-        print(time.perf_counter() - began, file=answers)
+        asked = json.loads(line)
+        answer = embed(asked["texts"]).tolist() if "texts" in asked else run(embed, **asked)
+        print(json.dumps(answer), file=answers)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ Prints the resident memory after each tenth of the requests: it should stand sti
 from __future__ import annotations
 
 import argparse
-import asyncio
+import itertools
 import random
 
-from benchmarks.machine import describe_machine
-from benchmarks.server_process import ServerProcess
-from benchmarks.serving import MODEL, load
-from benchmarks.workloads import documents, queries
+from benchmarks.checkpoints import minilm_folder
+from benchmarks.machine import read_machine
+from benchmarks.peers import OURS, PEERS
+from benchmarks.running_peer import start_peer
+from benchmarks.texts import document_lengths, query_lengths, texts
+from benchmarks.workloads import Load
 
 CONNECTIONS = 16
 
@@ -22,16 +24,20 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     arguments = parser.parse_args()
     tenth = arguments.requests // 10
-    texts = documents(arguments.requests // 5).texts + queries(arguments.requests - arguments.requests // 5).texts
-    random.Random(0).shuffle(texts)
-    print(describe_machine())
+    mixed = [
+        *itertools.islice(texts(document_lengths, "memory"), 2 * tenth),
+        *itertools.islice(texts(query_lengths, "memory"), 8 * tenth),
+    ]
+    random.Random(0).shuffle(mixed)
+    print(read_machine())
     print(f"{arguments.requests} requests over {CONNECTIONS} connections, one document in five, the rest queries")
-    server = ServerProcess(MODEL, "--truncate", "end")
+    server = start_peer(PEERS[OURS], minilm_folder())
     try:
-        print(f"{'ready':>8}  {server.resident_mb()} MB")
+        print(f"{'ready':>8}  {server.processes.resident_mb():.0f} MB")
         for i in range(10):
-            asyncio.run(load(f"{server.url}/v1/embeddings", texts[i * tenth : (i + 1) * tenth], CONNECTIONS))
-            print(f"{(i + 1) * tenth:>8}  {server.resident_mb()} MB", flush=True)
+            requests = [[text] for text in mixed[i * tenth : (i + 1) * tenth]]
+            server.run(Load(requests, CONNECTIONS, seconds=float("inf")))
+            print(f"{(i + 1) * tenth:>8}  {server.processes.resident_mb():.0f} MB", flush=True)
     finally:
         server.stop()
 

@@ -1,151 +1,189 @@
-"""This server beside sentence-transformers, on the same texts: `make bench`, or python -m benchmarks.serving.
+"""This server beside its peers on this machine: `make bench`, or python -m benchmarks.serving.
 
-Three contestants: sentence-transformers' `encode` (float32, its own batches, no HTTP), Embedway's engine in Python (no
-HTTP), and Embedway over HTTP at 1, 8 and 64 connections, one text a request. They take turns, round by round, each in a
-process of its own; figures are medians. The HTTP client runs on the same cores and takes its share of them.
+In each round every contestant is started, does all the workloads alone on the machine, and is ended; the next round has
+them in another order. All get the same texts from the same client, which runs on the same cores; no text comes twice.
+Libraries without HTTP do the workloads that are one list of texts after the other. Figures are medians over the rounds.
+
+A short run: python -m benchmarks.serving --peers embedway infinity --workloads "queries, 64" --rounds 1
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import statistics
+import itertools
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
-import aiohttp
-import orjson
+import numpy as np
+import numpy.typing as npt
 
-from benchmarks.machine import describe_machine
-from benchmarks.server_process import ServerProcess
-from benchmarks.workloads import Workload, documents, queries
+from benchmarks.checkpoints import MINILM, Checkpoints
+from benchmarks.http_load import RequestFailed
+from benchmarks.machine import read_machine
+from benchmarks.peers import DEFAULT_PEERS, PEERS, Library, Peer, is_installed, python_of
+from benchmarks.results import RESULTS, Run, Serving, Start, command_line, quantile_ms, save, today
+from benchmarks.running_peer import PeerFailed, RunningPeer, start_peer
+from benchmarks.serving_tables import print_serving
+from benchmarks.texts import document_lengths, query_lengths, texts
+from benchmarks.vector_distance import worst_cosine
+from benchmarks.workloads import DEFAULT_GROUPS, GROUPS, Load, Workload, choose_workloads, make_load
 
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-CONNECTIONS = (1, 8, 64)
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    contestant: str
-    workload: str
-    texts_per_second: float
-    tokens_per_second: float
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-
-
-class Contestant:
-    """A library in a process of its own: one line of JSON in (texts), one line out (seconds)."""
-
-    def __init__(self, name: str, library: str) -> None:
-        self.name = name
-        command = [sys.executable, "-m", "benchmarks.library_worker", library]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.seconds(["warm up"] * 64)
-
-    def seconds(self, texts: Sequence[str]) -> float:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(list(texts)) + "\n")
-        self._process.stdin.flush()
-        return float(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+WARM_UP = Workload(
+    name="warm-up", group="", lengths=query_lengths, connections=8, texts_per_request=4, num_texts=4096, seconds=2.0
+)
+"""A list of texts, so that libraries can do it too."""
+NUM_CHECKED = 16
+"""Documents and queries, of each, whose vectors are compared with sentence-transformers'."""
 
 
-async def load(url: str, texts: Sequence[str], connections: int) -> tuple[float, list[float]]:
-    """Send every text once, one request at a time on each connection; return the seconds of all and of each."""
-    waiting = iter([orjson.dumps({"model": MODEL, "input": text, "encoding_format": "base64"}) for text in texts])
-    latencies: list[float] = []
-
-    async def connection(session: aiohttp.ClientSession) -> None:
-        for body in waiting:
-            began = time.perf_counter()
-            async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
-                await response.read()
-                assert response.status == 200
-            latencies.append(time.perf_counter() - began)
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as session:
-        began = time.perf_counter()
-        await asyncio.gather(*(connection(session) for _ in range(connections)))
-        return time.perf_counter() - began, latencies
-
-
-def quantile_ms(latencies: Sequence[float], q: float) -> float:
-    return sorted(latencies)[min(len(latencies) - 1, int(len(latencies) * q))] * 1000
+def measure(peer: Peer, running: RunningPeer, workload: Workload, load: Load, round_number: int) -> Run:
+    """Run a workload's round."""
+    cpu, client_cpu = running.processes.cpu_seconds(), time.process_time()
+    result = running.run(load)
+    done = load.requests[: len(result.latencies)]
+    return Run(
+        peer=peer.name,
+        workload=workload.name,
+        round=round_number,
+        seconds=result.seconds,
+        texts=sum(map(len, done)),
+        tokens=sum(text.num_tokens for request in done for text in request),
+        p50_ms=quantile_ms(result.latencies, 0.5),
+        p99_ms=quantile_ms(result.latencies, 0.99),
+        peer_cpu_seconds=running.processes.cpu_seconds() - cpu,
+        client_cpu_seconds=time.process_time() - client_cpu,
+    )
 
 
-def measure(workload: Workload, rounds: int, server: ServerProcess, libraries: Sequence[Contestant]) -> list[Figures]:
-    """Alternate between the contestants for some rounds; each sees every text once a round."""
-    num_tokens = server.count_tokens(workload.texts)
-    seconds: dict[str, list[float]] = {}
-    latencies: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for library in libraries:
-            seconds.setdefault(library.name, []).append(library.seconds(workload.texts))
-        for connections in CONNECTIONS:
-            name = f"Embedway HTTP, {connections} connections"
-            texts = workload.texts if connections > 1 else workload.texts[: len(workload.texts) // 4]
-            took, each = asyncio.run(load(f"{server.url}/v1/embeddings", texts, connections))
-            seconds.setdefault(name, []).append(took * len(workload.texts) / len(texts))
-            latencies.setdefault(name, []).extend(each)
+def checked_texts() -> list[str]:
     return [
-        Figures(
-            name,
-            workload.name,
-            len(workload.texts) / statistics.median(took),
-            num_tokens / statistics.median(took),
-            quantile_ms(latencies[name], 0.5) if name in latencies else None,
-            quantile_ms(latencies[name], 0.99) if name in latencies else None,
-        )
-        for name, took in seconds.items()
+        text.text
+        for lengths in (query_lengths, document_lengths)
+        for text in itertools.islice(texts(lengths, "checked"), NUM_CHECKED)
     ]
 
 
-def print_table(figures: Sequence[Figures]) -> None:
-    """A Markdown table; the ratio is of texts a second, to sentence-transformers on the same workload."""
-    base = {f.workload: f.texts_per_second for f in figures if f.contestant.startswith("sentence-transformers")}
-    print("| workload | contestant | texts/s | tokens/s | p50 ms | p99 ms | ratio |")
-    print("|---|---|---|---|---|---|---|")
-    for f in figures:
-        times = " | ".join("" if value is None else f"{value:.1f}" for value in (f.p50_ms, f.p99_ms))
-        ratio = f.texts_per_second / base[f.workload]
-        print(
-            f"| {f.workload} | {f.contestant} | {f.texts_per_second:.0f} | {f.tokens_per_second:.0f} "
-            f"| {times} | {ratio:.2f} |"
+def reference_vectors(model: Path) -> npt.NDArray[np.float32]:
+    """What sentence-transformers gives in float32, from the Python that runs the benchmark."""
+    library = Library(
+        name="reference", environment=None, distribution="sentence-transformers", library="sentence-transformers"
+    )
+    running = start_peer(library, model)
+    try:
+        return running.embed(checked_texts())
+    finally:
+        running.stop()
+
+
+class Comparison:
+    """The state of one run: what is to be measured, and what has been."""
+
+    def __init__(self, result: Serving, workloads: Sequence[Workload], checkpoints: Checkpoints, scale: float) -> None:
+        self.result = result
+        self.workloads = workloads
+        self.checkpoints = checkpoints
+        self.time_scale = scale
+        self.reference: npt.NDArray[np.float32] | None = None
+
+    def run_round(self, peers: Sequence[Peer], round_number: int) -> None:
+        """Every contestant that has not failed so far, with every model."""
+        for peer in peers:
+            for model in dict.fromkeys(w.model for w in self.workloads if round_number < w.max_rounds):
+                if peer.name not in self.result.failures:
+                    self.run_model(peer, model, round_number)
+
+    def run_model(self, peer: Peer, model: str, round_number: int) -> None:
+        """Start a contestant with a model, run the model's workloads; a failure is noted, and is no end."""
+        mine = [w for w in self.workloads if w.model == model and round_number < w.max_rounds]
+        if isinstance(peer, Library):
+            mine = [w for w in mine if not w.needs_server]
+        if not mine:
+            return
+        print(f"round {round_number + 1}: {peer.name}, {model}", end="", file=sys.stderr, flush=True)
+        began = time.perf_counter()
+        try:
+            running = start_peer(peer, self.checkpoints.folder_of(model))
+            try:
+                self.run_workloads(peer, running, model, mine, round_number)
+            finally:
+                running.stop()
+        except (PeerFailed, RequestFailed, OSError) as error:
+            self.result.failures[peer.name] = f"{model}: {error}"
+        print(f" ({time.perf_counter() - began:.0f} s)", file=sys.stderr)
+
+    def run_workloads(
+        self, peer: Peer, running: RunningPeer, model: str, workloads: Sequence[Workload], round_number: int
+    ) -> None:
+        ready_mb = running.processes.resident_mb()
+        running.run(make_load(WARM_UP, round_number, time_scale=self.time_scale))
+        for workload in workloads:
+            load = make_load(workload, round_number, time_scale=self.time_scale)
+            self.result.runs.append(measure(peer, running, workload, load, round_number))
+        self.result.starts.append(
+            Start(
+                peer=peer.name,
+                model=model,
+                round=round_number,
+                seconds_to_first_answer=running.seconds_to_first_answer,
+                ready_resident_mb=ready_mb,
+                loaded_resident_mb=running.processes.resident_mb(),
+                loaded_proportional_mb=running.processes.proportional_mb(),
+                worst_cosine=self.compare(running) if model == MINILM else None,
+            )
         )
+
+    def compare(self, running: RunningPeer) -> float:
+        if self.reference is None:
+            self.reference = reference_vectors(self.checkpoints.folder_of(MINILM))
+        return worst_cosine(running.embed(checked_texts()), self.reference)
+
+
+def version_of(peer: Peer) -> str:
+    program = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
+    asked = subprocess.run([python_of(peer), "-c", program, peer.distribution], capture_output=True, text=True)
+    return f"{peer.distribution} {asked.stdout.strip()}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=1024, help="texts of each workload")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, help="by default all that are installed")
+    parser.add_argument(
+        "--workloads",
+        nargs="+",
+        default=DEFAULT_GROUPS,
+        help=f"groups ({', '.join(GROUPS)}) or beginnings of workloads' names; by default {', '.join(DEFAULT_GROUPS)}",
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--server-flags", default="", help="further flags of `embedway serve`")
+    parser.add_argument("--time-scale", type=float, default=1.0, help="multiplies the time of each workload")
+    parser.add_argument("--output", type=Path, default=RESULTS / "serving.json")
     arguments = parser.parse_args()
-    print(describe_machine())
-    libraries = [
-        Contestant("sentence-transformers encode", "sentence_transformers"),
-        Contestant("Embedway engine", "embedway"),
-    ]
-    server = ServerProcess(MODEL, "--truncate", "end", *arguments.server_flags.split())
     try:
-        print(f"Ready {server.seconds_to_ready:.1f} s after the command, memory {server.resident_mb()} MB in all\n")
-        figures: list[Figures] = []
-        for workload in (documents(arguments.texts), queries(arguments.texts)):
-            figures += measure(workload, arguments.rounds, server, libraries)
-        print_table(figures)
-        print(f"\nMemory of all processes after the run: {server.resident_mb()} MB")
-    finally:
-        server.stop()
-        for library in libraries:
-            library.close()
+        workloads = choose_workloads(arguments.workloads)
+    except ValueError as error:
+        parser.error(str(error))
+    wanted = [PEERS[name] for name in arguments.peers or DEFAULT_PEERS]
+    peers = [peer for peer in wanted if is_installed(peer)]
+    result = Serving(
+        machine=read_machine(),
+        date=today(),
+        command=command_line("benchmarks.serving"),
+        versions={peer.name: version_of(peer) for peer in peers},
+    )
+    for peer in wanted:
+        if peer.environment is not None and not peer.environment.is_installed:
+            result.failures[peer.name] = f"not installed: python -m benchmarks.install_peers {peer.environment.name}"
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = Comparison(result, workloads, Checkpoints(Path(folder)), arguments.time_scale)
+        for i in range(arguments.rounds):
+            comparison.run_round([*peers[i % len(peers) :], *peers[: i % len(peers)]], i)
+            save(result, arguments.output)
+    print_serving(result)
+    print(f"\nStored in {os.path.relpath(arguments.output)}; plots: python -m benchmarks.plots")
 
 
 if __name__ == "__main__":

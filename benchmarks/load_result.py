@@ -1,0 +1,14 @@
+"""What one round of a workload gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    seconds: float
+    """From the first request to the last answer"""
+    latencies: Sequence[float]
+    """Seconds of each answered request, in the order of the requests"""
