@@ -52,7 +52,7 @@ format: $(STAMP)  ## Mend style and format.
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(STAMP)  ## Measure this server beside sentence-transformers on this machine.
+bench: $(STAMP)  ## Measure this server beside its peers, those that benchmarks.install_peers has installed.
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 clean:  ## Remove .venv and everything that was built.

@@ -43,6 +43,8 @@ BATCH_TOKENS = 1024
 BLOCK_TOKENS = 128
 CURVE = (128, 256, 512, 1024, 2048, 4096, 8192)
 """Tokens of a batch; the sequences are the same in all."""
+CURVE_TOKENS = 16_384
+"""Of all batches of a size together"""
 LATENCY_CALLS = 100
 LARGE_MODEL_SHARE = {MINILM: 1.0, "bge-base": 0.25, "bge-large": 0.1}
 """Of the documents that MiniLM gets: they are that much slower."""
@@ -134,7 +136,7 @@ class ModelBench:
         """What batch size, lengths and a single query do, shown on MiniLM."""
         uniform = batches_of(self.tokenize(self.uniform), BATCH_TOKENS)
         ids = list(itertools.chain.from_iterable(self.tokenize(self.documents)))
-        sequences = blocks(ids, BLOCK_TOKENS)
+        sequences = blocks(ids[:CURVE_TOKENS], BLOCK_TOKENS)
         for dtype, model in self.ours.items():
             yield our_task(our_name(dtype), f"{self.name} uniform lengths", model, uniform)
             for num_tokens in CURVE:

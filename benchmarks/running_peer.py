@@ -104,8 +104,7 @@ class RunningLibrary:
     def __init__(self, library: Library, model: Path) -> None:
         self.processes = ProcessTree(library.command_line(model), {}, with_pipes=True)
         try:
-            if self._read_line() != "ready\n":
-                raise PeerFailed(f"{library.name} ended:\n{self.processes.log_tail()}")
+            self._read_line()
         except BaseException:
             self.stop()
             raise
@@ -132,7 +131,10 @@ class RunningLibrary:
     def _read_line(self) -> str:
         stdout = self.processes.root.stdout
         assert stdout is not None
-        return stdout.readline()
+        line = stdout.readline()
+        if not line:
+            raise PeerFailed(f"it ended:\n{self.processes.log_tail()}")
+        return line
 
 
 class ProcessTree:
