@@ -109,11 +109,12 @@ async def _run_load(port: int, requests: Sequence[bytes], connections: int, seco
     latencies: list[float] = []
     began = time.perf_counter()
     waiting = _until(began + seconds, requests)
-    await asyncio.gather(*(_drive(connection, waiting, latencies) for connection in opened))
-    took = time.perf_counter() - began
-    for connection in opened:
-        connection.close()
-    return LoadResult(took, latencies)
+    try:
+        await asyncio.gather(*(_drive(connection, waiting, latencies) for connection in opened))
+        return LoadResult(time.perf_counter() - began, latencies)
+    finally:
+        for connection in opened:
+            connection.close()
 
 
 async def _connect(port: int) -> Connection:

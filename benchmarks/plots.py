@@ -51,6 +51,8 @@ def plot_load(figures: Medians) -> Figure:
         draw(grid[1][column], figures, connections, lambda f: f.p99_ms)
         grid[0][column].set(title=f"{kind}: throughput", ylabel="texts a second", ylim=(0, None))
         grid[1][column].set(title=f"{kind}: p99", ylabel="ms", xlabel="connections", yscale="log")
+        grid[1][column].yaxis.set_major_formatter("{x:g}")
+        grid[1][column].yaxis.set_minor_formatter("")
     grid[0][0].legend()
     return figure
 
