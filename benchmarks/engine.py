@@ -216,7 +216,7 @@ def main() -> None:
             bench_model(result, bench, arguments.rounds)
             save(result, arguments.output)
     print_engine(result)
-    print(f"\nStored in {os.path.relpath(arguments.output)}; the table of targets: python -m benchmarks.targets")
+    print(f"\nStored in {os.path.relpath(arguments.output)}; all tables and plots: python -m benchmarks.report")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,9 @@
-"""Plots of what was measured, as PNG beside it: python -m benchmarks.plots
-
-Throughput and p99 against the number of connections, texts at once, and tokens a second against batch size.
-"""
+"""What was measured as plots: throughput and p99 against load, texts at once, tokens a second against batch size."""
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.peers import OURS, PEERS
-from benchmarks.results import RESULTS, Engine, Figures, Serving, load, medians
+from benchmarks.results import Engine, Figures, Serving, medians
 from benchmarks.workloads import WORKLOADS
 
 Medians = Mapping[tuple[str, str], Figures]
@@ -87,22 +83,13 @@ def plot_batch_size(figures: Medians) -> Figure:
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="of serving.json and engine.json")
-    folder = parser.parse_args().folder
-    figures: dict[str, Figure] = {}
-    if (path := folder / "serving.json").is_file():
-        served = medians(load(path, Serving).runs)
-        figures |= {"load": plot_load(served)}
-        if any(workload.endswith("at once") for _, workload in served):
-            figures |= {"scaling": plot_scaling(served)}
-    if (path := folder / "engine.json").is_file():
-        figures |= {"batch_size": plot_batch_size(medians(load(path, Engine).runs))}
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=120)
-        print(folder / f"{name}.png")
-
-
-if __name__ == "__main__":
-    main()
+def save_plots(folder: Path, serving: Sequence[Serving], engine: Engine | None) -> None:
+    """Write the plots for which there are figures."""
+    served = medians(run for result in serving for run in result.runs)
+    groups = {WORKLOADS[workload].group for _, workload in served if workload in WORKLOADS}
+    if "load" in groups:
+        plot_load(served).savefig(folder / "load.png", dpi=120)
+    if "scaling" in groups:
+        plot_scaling(served).savefig(folder / "scaling.png", dpi=120)
+    if engine is not None:
+        plot_batch_size(medians(engine.runs)).savefig(folder / "batch_size.png", dpi=120)

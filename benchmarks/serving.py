@@ -183,7 +183,7 @@ def main() -> None:
             comparison.run_round([*peers[i % len(peers) :], *peers[: i % len(peers)]], i)
             save(result, arguments.output)
     print_serving(result)
-    print(f"\nStored in {os.path.relpath(arguments.output)}; plots: python -m benchmarks.plots")
+    print(f"\nStored in {os.path.relpath(arguments.output)}; all tables and plots: python -m benchmarks.report")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,15 @@
-"""What the project wants to reach, and what was measured: python -m benchmarks.targets
-
-Reads what the last `python -m benchmarks.serving` and `python -m benchmarks.engine` stored.
-"""
+"""What the project wants to reach, beside what was measured: a row of TARGETS each."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.checkpoints import MINILM
 from benchmarks.machine import Machine
 from benchmarks.peers import OURS
-from benchmarks.results import RESULTS, Engine, Figures, Serving, load, medians
+from benchmarks.results import Engine, Figures, Serving, Start, medians
 from benchmarks.roofline import roofline_tflops
 
 AUTO, FLOAT32 = "embedway auto", "embedway float32"
@@ -28,11 +23,11 @@ class NotMeasured(Exception):
 class Evidence:
     """The figures that the rows are made of."""
 
-    def __init__(self, engine: Engine | None, serving: Serving | None) -> None:
+    def __init__(self, engine: Engine | None, serving: Sequence[Serving]) -> None:
         self._engine = engine
-        self._serving = serving
+        self._starts = [start for result in serving for start in result.starts]
         self._engine_figures = medians(engine.runs) if engine else {}
-        self._serving_figures = medians(serving.runs) if serving else {}
+        self._serving_figures = medians(run for result in serving for run in result.runs)
 
     def engine(self, peer: str, workload: str) -> Figures:
         return _find(self._engine_figures, peer, workload)
@@ -68,21 +63,12 @@ class Evidence:
             raise NotMeasured
         return self._engine.worst_cosine[AUTO]
 
-    def seconds_to_first_answer(self) -> float:
-        return statistics.median(start[0] for start in self._starts())
-
-    def memory_mb(self) -> float:
-        """Resident memory of all processes after the workloads, shared pages counted for each."""
-        return statistics.median(start[1] for start in self._starts())
-
-    def _starts(self) -> list[tuple[float, float]]:
-        starts = self._serving.starts if self._serving else []
-        found = [
-            (s.seconds_to_first_answer, s.loaded_resident_mb) for s in starts if (s.peer, s.model) == (OURS, MINILM)
-        ]
+    def our_start(self, figure: Callable[[Start], float]) -> float:
+        """The median over our starts with MiniLM"""
+        found = [figure(start) for start in self._starts if (start.peer, start.model) == (OURS, MINILM)]
         if not found:
             raise NotMeasured
-        return found
+        return statistics.median(found)
 
 
 def _find(figures: dict[tuple[str, str], Figures], peer: str, workload: str) -> Figures:
@@ -221,10 +207,17 @@ TARGETS = (
         "MiniLM, cold start to the first answer, s",
         everywhere(2),
         everywhere(1),
-        Evidence.seconds_to_first_answer,
+        lambda e: e.our_start(lambda start: start.seconds_to_first_answer),
         at_most=True,
     ),
-    Target("MiniLM, memory of all processes, MB", everywhere(400), everywhere(250), Evidence.memory_mb, True, ".0f"),
+    Target(
+        "MiniLM, memory of all processes, MB",
+        everywhere(400),
+        everywhere(250),
+        lambda e: e.our_start(lambda start: start.loaded_resident_mb),
+        at_most=True,
+        form=".0f",
+    ),
     Target(
         "engine, bge-base shape, of the roofline",
         Bounds(0.70, 0.50),
@@ -253,21 +246,3 @@ def rows(evidence: Evidence, machine: Machine) -> Iterator[str]:
             shown, verdict = "not measured", ""
         must, aim = target.must.on(machine), target.aim.on(machine)
         yield f"| {target.name} | {sign} {must:g} | {sign} {aim:g} | {shown} | {verdict} |"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", type=Path, default=RESULTS / "engine.json")
-    parser.add_argument("--serving", type=Path, default=RESULTS / "serving.json")
-    arguments = parser.parse_args()
-    engine = load(arguments.engine, Engine) if arguments.engine.is_file() else None
-    serving = load(arguments.serving, Serving) if arguments.serving.is_file() else None
-    measured = engine or serving
-    if measured is None:
-        parser.error("nothing was measured yet: python -m benchmarks.engine, python -m benchmarks.serving")
-    print(f"{measured.machine}\n")
-    print("\n".join(rows(Evidence(engine, serving), measured.machine)))
-
-
-if __name__ == "__main__":
-    main()

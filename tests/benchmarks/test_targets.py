@@ -50,7 +50,7 @@ def engine(machine: Machine = AMD) -> Engine:
     )
 
 
-def serving() -> Serving:
+def serving() -> list[Serving]:
     start = Start(
         peer="embedway",
         model="minilm",
@@ -61,7 +61,7 @@ def serving() -> Serving:
         loaded_proportional_mb=400,
         worst_cosine=1.0,
     )
-    return Serving(
+    result = Serving(
         machine=AMD,
         date="",
         command="",
@@ -75,6 +75,7 @@ def serving() -> Serving:
         ],
         starts=[start],
     )
+    return [result]
 
 
 def row(beginning: str, evidence: Evidence, machine: Machine = AMD) -> list[str]:
@@ -99,11 +100,11 @@ def test_a_row_compares_what_was_measured_with_its_bounds(beginning: str, cells:
 
 
 def test_intel_with_amx_has_bounds_of_its_own() -> None:
-    cells = row("engine, MiniLM documents, of the GEMM", Evidence(engine(INTEL), None), INTEL)
+    cells = row("engine, MiniLM documents, of the GEMM", Evidence(engine(INTEL), []), INTEL)
     assert cells == ["≥ 0.5", "≥ 0.7", "0.60", "must"]
 
 
 def test_a_row_without_figures_says_so() -> None:
-    lines = list(rows(Evidence(None, None), AMD))[2:]
+    lines = list(rows(Evidence(None, []), AMD))[2:]
     assert len(lines) == 17
     assert all("| not measured |" in line for line in lines)
