@@ -80,12 +80,13 @@ def write_alias(site_packages: Path, alias: Alias) -> None:
     metadata = next(site_packages.glob(f"{alias.distribution.replace('-', '_')}-*.dist-info")) / "METADATA"
     head, rest = metadata.read_text(encoding="utf-8").split("\n\n", 1)
     named = {"Name": alias.name, "Version": alias.version}
-    lines = [
-        f"{key}: {named.get(key, value)}" for key, _, value in (line.partition(": ") for line in head.splitlines())
-    ]
+    lines = []
+    for line in head.splitlines():
+        key = line.partition(":")[0]
+        lines.append(f"{key}: {named[key]}" if key in named else line)
     target = site_packages / f"{alias.name}-{alias.version}.dist-info" / "METADATA"
     target.parent.mkdir()
-    target.write_text("\n".join(lines) + "\n\n" + rest, encoding="utf-8")
+    target.write_text("\n".join([*lines, "", rest]), encoding="utf-8")
 
 
 ENVIRONMENTS = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,8 +84,11 @@ def reference_vectors(model: Path) -> npt.NDArray[np.float32]:
 class Comparison:
     """The state of one run: what is to be measured, and what has been."""
 
-    def __init__(self, result: Serving, workloads: Sequence[Workload], checkpoints: Checkpoints, scale: float) -> None:
+    def __init__(
+        self, result: Serving, output: Path, workloads: Sequence[Workload], checkpoints: Checkpoints, scale: float
+    ) -> None:
         self.result = result
+        self.output = output
         self.workloads = workloads
         self.checkpoints = checkpoints
         self.time_scale = scale
@@ -114,6 +118,7 @@ class Comparison:
                 running.stop()
         except (PeerFailed, RequestFailed, OSError) as error:
             self.result.failures[peer.name] = f"{model}: {error}"
+        save(self.result, self.output)
         print(f" ({time.perf_counter() - began:.0f} s)", file=sys.stderr)
 
     def run_workloads(
@@ -166,8 +171,11 @@ def main() -> None:
         workloads = choose_workloads(arguments.workloads)
     except ValueError as error:
         parser.error(str(error))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # no server is left behind
     wanted = [PEERS[name] for name in arguments.peers or DEFAULT_PEERS]
     peers = [peer for peer in wanted if is_installed(peer)]
+    if not peers:
+        parser.error("none of these is installed: python -m benchmarks.install_peers")
     result = Serving(
         machine=read_machine(),
         date=today(),
@@ -178,10 +186,10 @@ def main() -> None:
         if peer.environment is not None and not peer.environment.is_installed:
             result.failures[peer.name] = f"not installed: python -m benchmarks.install_peers {peer.environment.name}"
     with tempfile.TemporaryDirectory() as folder:
-        comparison = Comparison(result, workloads, Checkpoints(Path(folder)), arguments.time_scale)
+        comparison = Comparison(result, arguments.output, workloads, Checkpoints(Path(folder)), arguments.time_scale)
         for i in range(arguments.rounds):
-            comparison.run_round([*peers[i % len(peers) :], *peers[: i % len(peers)]], i)
-            save(result, arguments.output)
+            first = i % len(peers)
+            comparison.run_round([*peers[first:], *peers[:first]], i)
     print_serving(result)
     print(f"\nStored in {os.path.relpath(arguments.output)}; all tables and plots: python -m benchmarks.report")
 
