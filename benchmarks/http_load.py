@@ -107,11 +107,11 @@ def post_once(port: int, request: bytes) -> bytes:
 async def _run_load(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> LoadResult:
     opened = await asyncio.gather(*(_connect(port) for _ in range(connections)))
     latencies: list[float] = []
-    began = time.perf_counter()
+    cpu, began = time.process_time(), time.perf_counter()
     waiting = _until(began + seconds, requests)
     try:
         await asyncio.gather(*(_drive(connection, waiting, latencies) for connection in opened))
-        return LoadResult(time.perf_counter() - began, latencies)
+        return LoadResult(time.perf_counter() - began, latencies, time.process_time() - cpu)
     finally:
         for connection in opened:
             connection.close()

@@ -1,6 +1,6 @@
 """Make the peers' virtual environments: python -m benchmarks.install_peers [NAME …]
 
-Without names all that are missing are made; a name that is given is made anew. About 6 GB together, in the user's cache
+Without names all that are missing are made; a name that is given is made anew. About 8 GB together, in the user's cache
 folder; a peer that cannot be installed is reported and left out.
 """
 

@@ -11,4 +11,6 @@ class LoadResult:
     seconds: float
     """From the first request to the last answer"""
     latencies: Sequence[float]
-    """Seconds of each answered request, in the order of the requests"""
+    """Seconds of each answered request, as they were answered: those of the first requests of the load"""
+    client_cpu_seconds: float = 0.0
+    """Of the client, between the two"""

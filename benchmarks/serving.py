@@ -44,7 +44,7 @@ NUM_CHECKED = 16
 
 def measure(peer: Peer, running: RunningPeer, workload: Workload, load: Load, round_number: int) -> Run:
     """Run a workload's round."""
-    cpu, client_cpu = running.processes.cpu_seconds(), time.process_time()
+    cpu = running.processes.cpu_seconds()
     result = running.run(load)
     done = load.requests[: len(result.latencies)]
     return Run(
@@ -57,7 +57,7 @@ def measure(peer: Peer, running: RunningPeer, workload: Workload, load: Load, ro
         p50_ms=quantile_ms(result.latencies, 0.5),
         p99_ms=quantile_ms(result.latencies, 0.99),
         peer_cpu_seconds=running.processes.cpu_seconds() - cpu,
-        client_cpu_seconds=time.process_time() - client_cpu,
+        client_cpu_seconds=result.client_cpu_seconds,
     )
 
 
