@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels.reference_encoder import ACTIVATIONS, hidden_states, random_encoder
 
 from embedway.kernels.native import (
     Activation,
@@ -17,9 +16,11 @@ from embedway.kernels.native import (
     EncoderWeights,
     GemmType,
     NativeEncoder,
+    PoolingMode,
     gemm_types,
     instruction_sets,
 )
+from kernels.reference_encoder import ACTIVATIONS, hidden_states, random_encoder
 
 pytestmark = pytest.mark.skipif(not instruction_sets(), reason="the native library was not compiled here")
 
@@ -117,7 +118,7 @@ def test_pooling_reads_the_tokens_after_the_prompt(kind: GemmType, threads: int)
     token_ids, cu_seqlens = packed(lengths)
     states = np.split(encoder.hidden_states(token_ids, cu_seqlens), cu_seqlens[1:-1])
     counted = [s[min(n, len(s) - 1) :] for s, n in zip(states, starts, strict=True)]
-    wanted = {
+    wanted: dict[PoolingMode, list[npt.NDArray[np.float32]]] = {
         "mean": [c.mean(axis=0) for c in counted],
         "max": [c.max(axis=0) for c in counted],
         "cls": [*(c[0] for c in counted[:3]), states[3][0]],
