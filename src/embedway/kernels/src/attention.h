@@ -87,26 +87,25 @@ inline void pack_value_step(const bf16* rows[2], bool has_second, bf16* to) {
 }
 
 template <class Type>
-inline void pack_values(const typename Type::Weight* value, ptrdiff_t row, int length, int size,
+inline void pack_values(const typename Type::Weight* value, ptrdiff_t row, int length, int size, int keys,
                         typename Type::Weight* panels) {
   typedef typename Type::Weight Weight;
-  const int keys = round_up(length, kColumnMultiple), full = size / kLanes * kLanes;
-  for (int j = 0; j < keys; j += Type::kStep) {
-    const Weight* rows[Type::kStep];
-    for (int s = 0; s < Type::kStep; s++) rows[s] = value + (ptrdiff_t)(j + s) * row;
+  const int full = size / kLanes * kLanes;
+  for (int j = 0; j < keys; j += Type::kStep)
     for (int column = 0; column < round_up(size, kPanel); column += kLanes) {
       Weight* const to = panels + ((size_t)(column / kPanel) * keys + j) * kPanel + column % kPanel * Type::kStep;
-      if (j >= length || column >= full) {
+      const Weight* rows[Type::kStep];
+      for (int s = 0; s < Type::kStep; s++) rows[s] = value + (ptrdiff_t)(j + s) * row + column;
+      if (j >= length || column >= size) {
+        for (int s = 0; s < Type::kStep; s++) __builtin_memset(to + s * kLanes, 0, kLanes * sizeof(Weight));
+      } else if (column >= full) {
         for (int i = 0; i < kLanes; i++)
           for (int s = 0; s < Type::kStep; s++)
-            to[i * Type::kStep + s] = j + s < length && column + i < size ? rows[s][column + i] : Weight(0);
-        continue;
+            to[i * Type::kStep + s] = j + s < length && column + i < size ? rows[s][i] : Weight(0);
+      } else {
+        pack_value_step(rows, j + 1 < length, to);
       }
-      const Weight* here[Type::kStep];
-      for (int s = 0; s < Type::kStep; s++) here[s] = rows[s] + column;
-      pack_value_step(here, j + 1 < length, to);
     }
-  }
 }
 
 // ── softmax ──
@@ -120,13 +119,20 @@ inline Visible visible(const AttentionCall& call, int i) {
           call.causal ? i + 1 : (call.window ? smaller_of(call.length, i + call.window) : call.length)};
 }
 
-// scores[0 … count - 1], a multiple of kLanes, of which only those seen count → e^(score - largest), not yet divided;
-// returns their sum.
+// Makes the scores of keys outside first … last - 1 that share a vector with those inside unseen.
+inline void hide_edges(float* scores, Visible seen) {
+  IntVec lane;
+  for (int i = 0; i < kLanes; i++) lane[i] = i;
+  const int low = seen.first / kLanes * kLanes, high = (seen.last - 1) / kLanes * kLanes;
+  if (low != seen.first) store(scores + low, lane + low >= seen.first ? load(scores + low) : splat(kUnseen));
+  if (high + kLanes != seen.last) store(scores + high, lane + high < seen.last ? load(scores + high) : splat(kUnseen));
+}
+
+// out[0 … count - 1] = e^(score - largest) of the keys that are seen, zero for the others; not yet divided by their
+// sum, which is returned.
 template <class Type>
 inline float softmax(float* scores, int count, Visible seen, float scale, const float* bias,
                      typename Type::Activation* out) {
-  for (int j = 0; j < seen.first; j++) scores[j] = kUnseen;
-  for (int j = seen.last; j < count; j++) scores[j] = kUnseen;
   scale *= kLog2E;
   if (bias) {
     int j = seen.first;
@@ -134,15 +140,20 @@ inline float softmax(float* scores, int count, Visible seen, float scale, const 
     for (; j < seen.last; j++) scores[j] = scores[j] * scale + bias[j] * kLog2E;
     scale = 1;
   }
+  hide_edges(scores, seen);
+  const int start = seen.first / kLanes * kLanes;
   Vec top = splat(kUnseen);
-  for (int j = 0; j < count; j += kLanes) top = larger(top, load(scores + j));
+  for (int j = start; j < seen.last; j += kLanes) top = larger(top, load(scores + j));
   const Vec shift = splat(largest_of(top) * scale);
   Vec total{};
-  for (int j = 0; j < count; j += kLanes) {
+  for (int j = 0; j < start; j += kLanes) store(out + j, Vec{});
+  int j = start;
+  for (; j < seen.last; j += kLanes) {
     const Vec power = exp2<Type::kPrecision>(load(scores + j) * scale - shift);
     total += power;
     store(out + j, power);
   }
+  for (; j < count; j += kLanes) store(out + j, Vec{});
   return sum_of(total);
 }
 
@@ -164,9 +175,10 @@ void attention(const AttentionCall& call, void* memory) {
   typedef typename Type::Activation Activation;
   typedef Blocks<Type> Block;
   const AttentionScratch<Type> scratch(memory, call.length, call.key_size, call.value_size);
-  const int depth = round_up(call.key_size, Block::kDepthMultiple), keys = round_up(call.length, kColumnMultiple);
+  const int depth = round_up(call.key_size, Block::kDepthMultiple), row = round_up(call.length, kColumnMultiple);
+  const int keys = round_up(call.length, Block::kDepthMultiple);  // as depth of the second product
   pack_keys<Type>((const Activation*)call.key, call.key_row, call.length, call.key_size, depth, scratch.keys);
-  pack_values<Type>((const Activation*)call.value, call.value_row, call.length, call.value_size, scratch.values);
+  pack_values<Type>((const Activation*)call.value, call.value_row, call.length, call.value_size, keys, scratch.values);
 
   const int blocks = (call.length + Block::kRows - 1) / Block::kRows;
   const typename Block::Session session((call.length + blocks - 1) / blocks);
@@ -185,22 +197,23 @@ void attention(const AttentionCall& call, void* memory) {
             scratch.query[r * depth + k] = k < call.key_size ? query[r * query_row + k] : Activation(0);
         query = scratch.query, query_row = depth;
       }
-      // keys that any of the rows sees, widened to whole panels
+      // keys that any of the rows sees
       const int start = visible(call, from).first / kColumnMultiple * kColumnMultiple;
-      const int stop = round_up(visible(call, to - 1).last, kColumnMultiple);
-      for (int j = start; j < stop; j += kPanel)
+      const int last = visible(call, to - 1).last, stop = round_up(last, Block::kDepthMultiple);
+      for (int j = start; j < last; j += kPanel)
         Block::run(session, rows, query, query_row, scratch.keys + (size_t)j * depth, depth, nullptr, false,
-                   scratch.scores + (j - start), keys);
+                   scratch.scores + (j - start), row);
       for (int r = 0; r < rows; r++) {
         const Visible seen = visible(call, from + r);
         const float* bias =
             call.bias ? call.bias + head * call.bias_head + (from + r) * call.bias_row + start : nullptr;
-        factor[r] =
-            1 / softmax<Type>(scratch.scores + (size_t)r * keys, stop - start, {seen.first - start, seen.last - start},
-                              call.scale, bias, scratch.probabilities + (size_t)r * keys);
+        const float sum =
+            softmax<Type>(scratch.scores + (size_t)r * row, stop - start, {seen.first - start, seen.last - start},
+                          call.scale, bias, scratch.probabilities + (size_t)r * row);
+        factor[r] = 1 / sum;
       }
       for (int column = 0; column < call.value_size; column += kPanel) {
-        Block::run(session, rows, scratch.probabilities, keys,
+        Block::run(session, rows, scratch.probabilities, row,
                    scratch.values + (size_t)column * keys + (size_t)start * kPanel, stop - start, nullptr, false,
                    result, kPanel);
         for (int r = 0; r < rows; r++)
