@@ -13,10 +13,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test install lint format bench clean
+.PHONY: help serve test install lint format bench kernels-check kernels-elsewhere clean
 
 help:  ## Show this list.
-	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  Variables: MODEL=$(MODEL) HOST=$(HOST) PORT=$(PORT) PYTHON=$(PYTHON) ARGS='further flags'"
 
 serve: $(STAMP)  ## Serve MODEL on HOST:PORT.
@@ -54,6 +54,29 @@ format: $(STAMP)  ## Mend style and format.
 
 bench: $(STAMP)  ## Measure this server beside its peers, those that benchmarks.install_peers has installed.
 	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+# ROUNDS random models and attentions for each instruction set and type; SEED chooses them.
+ROUNDS ?= 30
+SEED ?= 1
+CHECK := build/kernels
+CHECK_SOURCE := -Isrc/embedway/kernels/src tests/kernels/kernel_check.cpp
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
+
+kernels-check: $(STAMP)  ## Compare the native library with double precision, under AddressSanitizer and UBSan.
+	@mkdir -p $(CHECK)
+	$(BIN)/python -m embedway.kernels.compile --emulate-amx --output $(CHECK)/libsanitized.so $(SANITIZE:%=--flag=%)
+	$${CXX:-g++} -std=c++17 $(SANITIZE) $(CHECK_SOURCE) $(CHECK)/libsanitized.so -Wl,-rpath,$(CURDIR)/$(CHECK) -o $(CHECK)/check
+	$(CHECK)/check $(ROUNDS) $(SEED)
+
+# Debian: apt install qemu-user g++-aarch64-linux-gnu
+kernels-elsewhere: $(STAMP)  ## The same under qemu: an Arm CPU with and without bf16, x86 CPUs without AVX-512 and AVX.
+	@mkdir -p $(CHECK)
+	$(BIN)/python -m embedway.kernels.compile --machine aarch64 --compiler aarch64-linux-gnu-g++ --output $(CHECK)/libarm.so
+	aarch64-linux-gnu-g++ -std=c++17 -O1 $(CHECK_SOURCE) $(CHECK)/libarm.so -Wl,-rpath,$(CURDIR)/$(CHECK) -o $(CHECK)/check_arm
+	for cpu in max cortex-a57; do qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $$cpu $(CHECK)/check_arm 2 $(SEED) || exit 1; done
+	$(BIN)/python -m embedway.kernels.compile --output $(CHECK)/libx86.so
+	$${CXX:-g++} -std=c++17 -O1 $(CHECK_SOURCE) $(CHECK)/libx86.so -Wl,-rpath,$(CURDIR)/$(CHECK) -o $(CHECK)/check_x86
+	for cpu in Haswell Nehalem; do qemu-x86_64 -cpu $$cpu $(CHECK)/check_x86 2 $(SEED) || exit 1; done
 
 clean:  ## Remove .venv and everything that was built.
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .schemathesis .import_linter_cache

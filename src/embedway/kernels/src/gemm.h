@@ -82,25 +82,28 @@ struct BFloat16 {
 
 // ── one block ──
 
-// c[rows, kPanel] = x · panel (+ bias) (+ c), in float32. depth is in values and a multiple of kStep. A panel that is
-// read once, and then the one behind it, is fetched ahead.
-template <class Type, int rows, bool is_read_once>
+// What a block asks the caches for while it computes: weights come from beyond them, and are waited for otherwise.
+enum class Fetch {
+  kNothing,
+  kNextPart,  // a part of the next panel: the blocks of this one share the work
+  kAhead,     // this panel and those behind it, a little ahead: it has one block, so it is read once
+};
+constexpr int kGroupSteps = 4;  // steps between two requests
+constexpr int kLine = 64, kAheadBytes = 4096;
+
+// c[rows, kPanel] = x · panel (+ bias) (+ c), in float32. depth is in values and a multiple of kStep, or of kGroupSteps
+// of them where something is fetched: from `wanted` on.
+template <class Type, int rows, Fetch fetch>
 __attribute__((noinline)) void tile(const typename Type::Activation* x, ptrdiff_t ldx,
                                     const typename Type::Weight* panel, int depth, const float* bias, bool accumulate,
-                                    float* c, ptrdiff_t ldc) {
+                                    float* c, ptrdiff_t ldc, const char* wanted) {
   Vec acc[rows][kTileVecs];  // in registers: every loop over it must be unrolled whole
 #pragma GCC unroll 16
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
     for (int j = 0; j < kTileVecs; j++) acc[r][j] = bias ? load(bias + j * kLanes) : Vec{};
-  for (int k = 0; k < depth; k += Type::kStep) {
+  const auto add_step = [&](int k) __attribute__((always_inline)) {
     typename Type::Right right[kTileVecs];
-    if constexpr (is_read_once) {
-      constexpr int kAhead = 4096 / sizeof(*panel);
-#pragma GCC unroll 4
-      for (int j = 0; j < kTileVecs; j++)
-        __builtin_prefetch(panel + (size_t)k * kPanel + j * kLanes * Type::kStep + kAhead);
-    }
 #pragma GCC unroll 4
     for (int j = 0; j < kTileVecs; j++) right[j] = Type::right(panel + (size_t)k * kPanel + j * kLanes * Type::kStep);
 #pragma GCC unroll 16
@@ -108,6 +111,17 @@ __attribute__((noinline)) void tile(const typename Type::Activation* x, ptrdiff_
       const typename Type::Left left = Type::left(x + r * ldx + k);
 #pragma GCC unroll 4
       for (int j = 0; j < kTileVecs; j++) acc[r][j] = Type::add_product(acc[r][j], left, right[j]);
+    }
+  };
+  if constexpr (fetch == Fetch::kNothing) {
+    for (int k = 0; k < depth; k += Type::kStep) add_step(k);
+  } else {
+    constexpr int group_bytes = kGroupSteps * Type::kStep * kPanel * sizeof(typename Type::Weight);
+    constexpr int fetched = fetch == Fetch::kAhead ? group_bytes : kLine;
+    for (int k = 0; k < depth; k += kGroupSteps * Type::kStep, wanted += fetched) {
+#pragma GCC unroll 8
+      for (int byte = 0; byte < fetched; byte += kLine) __builtin_prefetch(wanted + byte, 0, 2);
+      for (int step = 0; step < kGroupSteps; step++) add_step(k + step * Type::kStep);
     }
   }
 #pragma GCC unroll 16
@@ -119,11 +133,11 @@ __attribute__((noinline)) void tile(const typename Type::Activation* x, ptrdiff_
     }
 }
 
-template <class Type, bool is_read_once, int most = kTileRows>
+template <class Type, Fetch fetch, int most = kTileRows>
 inline void tile_of(int rows, const typename Type::Activation* x, ptrdiff_t ldx, const typename Type::Weight* panel,
-                    int depth, const float* bias, bool accumulate, float* c, ptrdiff_t ldc) {
-  if (rows == most) return tile<Type, most, is_read_once>(x, ldx, panel, depth, bias, accumulate, c, ldc);
-  if constexpr (most > 1) tile_of<Type, is_read_once, most - 1>(rows, x, ldx, panel, depth, bias, accumulate, c, ldc);
+                    int depth, const float* bias, bool accumulate, float* c, ptrdiff_t ldc, const char* wanted) {
+  if (rows == most) return tile<Type, most, fetch>(x, ldx, panel, depth, bias, accumulate, c, ldc, wanted);
+  if constexpr (most > 1) tile_of<Type, fetch, most - 1>(rows, x, ldx, panel, depth, bias, accumulate, c, ldc, wanted);
 }
 
 // How a type's blocks are computed on this target; the AMX target has its own for bf16 (gemm_amx.h).
@@ -136,11 +150,11 @@ struct Blocks {
   struct Session {
     explicit Session(int) {}
   };
-  template <bool is_read_once = false>
+  template <Fetch fetch = Fetch::kNothing>
   static void run(const Session&, int rows, const typename Type::Activation* x, ptrdiff_t ldx,
                   const typename Type::Weight* panel, int depth, const float* bias, bool accumulate, float* c,
-                  ptrdiff_t ldc) {
-    tile_of<Type, is_read_once>(rows, x, ldx, panel, depth, bias, accumulate, c, ldc);
+                  ptrdiff_t ldc, const char* wanted = nullptr) {
+    tile_of<Type, fetch>(rows, x, ldx, panel, depth, bias, accumulate, c, ldc, wanted);
   }
 };
 
@@ -183,14 +197,6 @@ int linear_blocks(int rows, int width) {
   return width / kPanel * ((rows + most - 1) / most);
 }
 
-// Weights come from beyond the core's caches. Where a panel has several blocks, each asks for a part of the next panel.
-inline void prefetch_part(const void* next, size_t bytes, int part, int parts) {
-  constexpr size_t kLine = 64;
-  const size_t lines = bytes / kLine;
-  for (size_t i = lines * part / parts; i < lines * (part + 1) / parts; i++)
-    __builtin_prefetch((const char*)next + i * kLine, 0, 2);
-}
-
 // Computes the blocks first … last - 1. `out` has rows of `width`: Activation, or float32 where the layer adds to it.
 template <class Type>
 void linear(const LinearCall& call, int first, int last) {
@@ -199,7 +205,7 @@ void linear(const LinearCall& call, int first, int last) {
   typedef Blocks<Type> Block;
   const int blocks = (call.rows + Block::kRows - 1) / Block::kRows;  // of equal size: a small last one is slow
   const typename Block::Session session((call.rows + blocks - 1) / blocks);
-  const auto run = blocks > 1 ? &Block::template run<false> : &Block::template run<true>;
+  const auto run = blocks > 1 ? &Block::template run<Fetch::kNextPart> : &Block::template run<Fetch::kAhead>;
   const size_t panel_size = (size_t)kPanel * call.depth;
   const bool adds = call.epilogue == Epilogue::kAdd;
   alignas(64) float result[Block::kRows * kPanel];
@@ -209,10 +215,11 @@ void linear(const LinearCall& call, int first, int last) {
     const Activation* const x = (const Activation*)call.x + (size_t)from * call.depth;
     const Weight* const weight = (const Weight*)call.weight + panel * panel_size;
     const size_t place = (size_t)from * call.width + panel * kPanel;
-    if (blocks > 1 && panel + 1 < call.width / kPanel)
-      prefetch_part(weight + panel_size, panel_size * sizeof(Weight), block, blocks);
+    const size_t part = panel_size * sizeof(Weight) / blocks / kLine * kLine;
+    const char* const wanted =
+        (const char*)weight + (blocks > 1 ? panel_size * sizeof(Weight) + block * part : kAheadBytes);
     run(session, to - from, x, call.depth, weight, call.depth, call.bias + panel * kPanel, adds,
-        adds ? (float*)call.out + place : result, adds ? call.width : kPanel);
+        adds ? (float*)call.out + place : result, adds ? call.width : kPanel, wanted);
     if (!adds) finish<Type>(call.epilogue, to - from, result, (Activation*)call.out + place, call.width);
   }
 }

@@ -31,11 +31,11 @@ struct Blocks<BFloat16> {
     Session(const Session&) = delete;
   };
 
-  template <bool is_read_once = false>
+  template <Fetch fetch = Fetch::kNothing>
   static void run(const Session&, int rows, const bf16* x, ptrdiff_t ldx, const bf16* panel, int depth,
-                  const float* bias, bool accumulate, float* c, ptrdiff_t ldc) {
+                  const float* bias, bool accumulate, float* c, ptrdiff_t ldc, const char* wanted = nullptr) {
     if (rows <= kFewRows) {
-      tile_of<BFloat16, is_read_once>(rows, x, ldx, panel, depth, bias, accumulate, c, ldc);
+      tile_of<BFloat16, fetch>(rows, x, ldx, panel, depth, bias, accumulate, c, ldc, wanted);
     } else if (rows <= kAmxRows) {
       one_tile(rows, x, ldx, panel, depth, bias, accumulate, c, ldc);
     } else {
