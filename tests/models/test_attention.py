@@ -48,10 +48,19 @@ def naive_attention(
     causal=st.booleans(),
     window=st.none() | st.integers(1, 45),
     block=st.sampled_from([3, 16, 512]),
+    is_native=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_each_token_sees_what_the_definition_says(
-    lengths: list[int], kv_heads: int, group: int, dim: int, causal: bool, window: int | None, block: int, seed: int
+    lengths: list[int],
+    kv_heads: int,
+    group: int,
+    dim: int,
+    causal: bool,
+    window: int | None,
+    block: int,
+    is_native: bool,
+    seed: int,
 ) -> None:
     random = np.random.default_rng(seed)
     total = sum(lengths)
@@ -60,6 +69,8 @@ def test_each_token_sees_what_the_definition_says(
     expected = naive_attention(q, k, v, lengths, scale=0.3, causal=causal, window=window)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "WINDOW_BLOCK", block)
+        if not is_native:
+            patch.setattr(attention, "load_library", lambda: None)
         tensors = (torch.tensor(x, dtype=torch.float32) for x in (q, k, v))
         got = varlen_attention(*tensors, layout_of(lengths), scale=0.3, causal=causal, window=window)
     np.testing.assert_allclose(got.numpy(), expected, atol=3e-6)

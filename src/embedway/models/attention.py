@@ -1,4 +1,7 @@
-"""Attention over packed sequences: every token sees its own sequence and nothing else."""
+"""Attention over packed sequences: every token sees its own sequence and nothing else.
+
+On CUDA torch's varlen attention, on a CPU the native library's, and torch's own for what neither takes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+
+from embedway.kernels import native_attention
+from embedway.kernels.library import load_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,6 +91,9 @@ def varlen_attention(
         return _flash(query, key, value, layout, scale=scale, causal=causal, window=window)
     out = query.new_empty(query.shape[0], query.shape[1], value.shape[2])
     out[layout.num_tokens :] = 0
+    if bias is None and _is_for_native(query, key, value):
+        _native(query, key, value, out, layout, scale=scale, causal=causal, window=window)
+        return out
     for start, count, length in layout.runs:
         rows = slice(start, start + count * length)
         # [count, heads, length, dim], views: measured 5-45% faster on CPU than one call a sequence
@@ -96,6 +105,44 @@ def varlen_attention(
         mask = None if bias is None else bias(length)
         target.copy_(_attend(q, k, v, mask, scale=scale, causal=causal))
     return out
+
+
+NATIVE_TYPES: dict[torch.dtype, native_attention.AttentionType] = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+}
+
+
+def _is_for_native(*tensors: torch.Tensor) -> bool:
+    """The native library's attention is 2 to 5 times as fast as torch's on a CPU, without a mask for a window."""
+    return load_library() is not None and all(
+        x.is_cpu and x.dtype in NATIVE_TYPES and x.stride(2) == 1 and not x.requires_grad for x in tensors
+    )
+
+
+def _native(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    layout: PackedLayout,
+    *,
+    scale: float | None,
+    causal: bool,
+    window: int | None,
+) -> None:
+    native_attention.attend(
+        *(native_attention.Strided(x.data_ptr(), x.stride(0), x.stride(1)) for x in (query, key, value, out)),
+        shape=native_attention.AttentionShape(
+            num_heads=query.shape[1], num_kv_heads=key.shape[1], key_size=query.shape[2], value_size=value.shape[2]
+        ),
+        cu_seqlens=layout.cu_seqlens.numpy(),
+        kind=NATIVE_TYPES[query.dtype],
+        scale=query.shape[2] ** -0.5 if scale is None else scale,
+        causal=causal,
+        window=window,
+        threads=torch.get_num_threads(),
+    )
 
 
 def _attend(
