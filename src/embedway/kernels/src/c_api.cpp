@@ -174,14 +174,11 @@ double embedway_linear(const float* x, const float* weight, const float* bias, i
     const LinearCall call{input.data(),       rows,         k, n, panels.data(), padded_bias.data(),
                           (Epilogue)epilogue, output.data()};
     const int blocks = kernels.linear_blocks(rows, n);
-    double best = 1e30;
-    for (int i = 0; i < std::max(1, repeats); i++) {
-      if (adds)
-        for (int r = 0; r < rows; r++) std::copy_n(out + (size_t)r * width, width, output.as<float>() + (size_t)r * n);
-      const auto start = std::chrono::steady_clock::now();
-      kernels.linear(call, 0, blocks);
-      best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    }
+    if (adds)
+      for (int r = 0; r < rows; r++) std::copy_n(out + (size_t)r * width, width, output.as<float>() + (size_t)r * n);
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < repeats; i++) kernels.linear(call, 0, blocks);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (int r = 0; r < rows; r++)
       for (int c = 0; c < width; c++) {
         const size_t from = (size_t)r * n + c;
@@ -194,7 +191,7 @@ double embedway_linear(const float* x, const float* weight, const float* bias, i
         }
         out[(size_t)r * width + c] = value;
       }
-    return best;
+    return seconds / repeats;
   });
 }
 

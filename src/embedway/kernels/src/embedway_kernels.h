@@ -84,9 +84,9 @@ EMBEDWAY_API void embedway_encoder_free(void* encoder);
 /* `parallel` null: on the calling thread alone. */
 EMBEDWAY_API int32_t embedway_attention(const embedway_attention_call* call, const char* instruction_set,
                                         int32_t threads, embedway_parallel parallel, char* error);
-/* out[rows, width] = epilogue(x[rows, depth] · weight[width, depth]ᵀ + bias), once packed `repeats` times on one
-   thread; returns the seconds of the fastest, or a negative number on failure. For tests and for measuring the machine.
- */
+/* out[rows, width] = epilogue(x[rows, depth] · weight[width, depth]ᵀ + bias), `repeats` times (at least once) on the
+   calling thread; returns the seconds of one, packing not counted, or a negative number on failure. For bfloat16 x must
+   be representable in it. For measuring the machine. */
 EMBEDWAY_API double embedway_linear(const float* x, const float* weight, const float* bias, int32_t rows, int32_t width,
                                     int32_t depth, int32_t epilogue, const char* instruction_set, int32_t gemm_type,
                                     int32_t repeats, float* out, char* error);
