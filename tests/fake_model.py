@@ -33,6 +33,7 @@ class FakeModel:
     dimension = DIMENSION
 
     def __init__(self) -> None:
+        self.facts = {"backend": "numpy, for tests"}
         self.batches: list[PackedBatch] = []
 
     def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:

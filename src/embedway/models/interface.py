@@ -39,6 +39,8 @@ class EmbeddingModel(Protocol):
     """The weights' type: `float32`, `bfloat16` or `float16`."""
     device: str
     dimension: int
+    facts: dict[str, str]
+    """What else the operator may want to know of it, in words: name → value, shown in the banner and /server_info."""
 
     def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
         """Return float32 [n, dimension]: pooled, through the Dense modules, not normalised."""

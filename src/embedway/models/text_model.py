@@ -42,6 +42,7 @@ class TextModel:
         self.dtype = str(dtype).removeprefix("torch.")
         self.device = str(device)
         self.dimension = spec.dimension
+        self.facts: dict[str, str] = {}
         self.encoder = encoder
         self.dense = dense
         self.pooling = spec.pooling
