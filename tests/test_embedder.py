@@ -305,6 +305,9 @@ class NeverFinite:
 
     dtype, device, dimension = "float32", "cpu", DIMENSION
 
+    def __init__(self) -> None:
+        self.facts: dict[str, str] = {}
+
     def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
         vectors = np.ones((batch.num_sequences, DIMENSION), dtype=np.float32)
         vectors[batch.token_ids[batch.cu_seqlens[:-1]] == 7] = np.nan

@@ -35,7 +35,7 @@ class Serving:
     host: str
     port: int
     engine: dict[str, str]
-    """What the first engine says of itself: dtype, device, threads, load_seconds"""
+    """What the first engine says of itself: dtype, device, threads, load_seconds, and its model's own facts"""
 
 
 def serve(settings: Settings, on_ready: Callable[[Serving], object]) -> int:

@@ -13,7 +13,8 @@ from embedway.version import __version__
 if TYPE_CHECKING:
     from embedway.serve import Serving
 
-NAME_WIDTH = 11
+SHOWN_ELSEWHERE = frozenset({"dtype", "device", "threads", "load_seconds"})
+"""Facts of the engine that share a row, or have none; the others have a row each."""
 SOURCES = {
     "folder": "a local folder",
     "hub_cache": "the Hub cache",
@@ -26,8 +27,10 @@ def print_banner(serving: Serving) -> None:
     """Print what is served, as it really is, and a line to try it with."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble(("Embedway ", "bold"), __version__, " is ready at ", (_url(serving), "bold cyan")))
-    for name, value in _rows(serving):
-        console.print(Text.assemble((f"  {name:<{NAME_WIDTH}}", "dim"), value))
+    rows = _rows(serving)
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        console.print(Text.assemble((f"  {name:<{width}}", "dim"), value))
     console.print(Text("  Try it:", style="dim"))
     console.print(Text(_curl(serving)))
 
@@ -41,6 +44,7 @@ def _rows(serving: Serving) -> list[tuple[str, str]]:
         ("dimension", _dimension(serving)),
         ("length", f"{spec.max_length} tokens, longer items: {_TOO_LONG[settings.truncate]}"),
         ("weights", f"{engine['dtype']} on {engine['device']}, {engine['threads']} threads"),
+        *((name.replace("_", " "), fact) for name, fact in engine.items() if name not in SHOWN_ELSEWHERE),
         ("processes", f"{settings.replicas} engine, {settings.api_workers} API"),
         ("access", _access(serving)),
     ]

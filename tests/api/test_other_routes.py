@@ -59,6 +59,7 @@ async def test_server_info_shows_settings_and_engines(client: httpx.AsyncClient)
     info = (await client.get("/server_info")).json()
     assert info["settings"]["port"] == 30000
     assert info["engines"][0]["dtype"] == "float32"
+    assert info["engines"][0]["facts"] == {"backend": "numpy, for tests"}
 
 
 async def test_metrics_count_requests_items_and_tokens(client: httpx.AsyncClient) -> None:

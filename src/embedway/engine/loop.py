@@ -265,6 +265,7 @@ class Engine:
             batch_ms_per_square=coefficients.per_square,
             batch_time_error_median=errors.median,
             batch_time_error_p90=errors.p90,
+            facts=self._identity.model.facts,
         )
 
 
@@ -358,6 +359,7 @@ def main(load: Callable[[EngineConfig], EngineIdentity] = load) -> None:
 def facts_of(identity: EngineIdentity) -> dict[str, str]:
     """For the start-up banner."""
     return {
+        **identity.model.facts,
         "dtype": identity.model.dtype,
         "device": identity.model.device,
         "threads": str(identity.threads),

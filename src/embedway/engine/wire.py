@@ -126,6 +126,8 @@ class Status(msgspec.Struct, tag="status", array_like=True, frozen=True, kw_only
     batch_time_error_median: float
     """|predicted - real| / real of the newest batches"""
     batch_time_error_p90: float
+    facts: dict[str, str]
+    """What the model says of itself: `EmbeddingModel.facts`"""
 
 
 ToEngine: TypeAlias = "Embed | Cancel | Ping"
