@@ -134,7 +134,7 @@ async def test_a_poison_item_fails_alone_and_is_named(
     await until(model.has_begun.is_set)
     good = asyncio.create_task(client.embed(packed([1], [2])))
     bad = asyncio.create_task(client.embed(packed([3], [POISON_ID])))
-    nan = asyncio.create_task(client.embed(packed([NAN_ID]), param=lambda i: f"text[{i}]"))
+    nan = client.submit(packed([NAN_ID]), param=lambda i: f"text[{i}]")
     await until(lambda: queued(client) == 3)
     model.gate.set()
     await blocker

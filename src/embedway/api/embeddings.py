@@ -102,8 +102,8 @@ async def embed(
     make = context.sequences.make
     is_small = context.sequences.work(items, options) <= INLINE_CHARACTERS
     sequences = make(items, options) if is_small else await asyncio.to_thread(make, items, options)
-    work = context.engine.embed(sequences, priority=priority, param=items.param)
-    result = await unless_disconnected(request, work)
+    answer = context.engine.submit(sequences, priority=priority, param=items.param)
+    result = await unless_disconnected(request, answer)
     context.metrics.embedded(sequences, result)
     return sequences, result
 

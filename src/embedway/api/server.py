@@ -74,6 +74,7 @@ async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here asks for the client's address or scheme
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + LAST_WORDS_SECONDS,
         )

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import zmq
-import zmq.asyncio
 
 from embedway.engine import wire
+from embedway.engine.dealer import Dealer
 from embedway.errors import (
     EngineLost,
     EngineNotReady,
@@ -77,7 +77,7 @@ class Replica:
     """One engine as this process knows it."""
 
     address: str
-    socket: zmq.asyncio.Socket
+    dealer: Dealer
     status: wire.Status | None = None
     """The newest one; None: not ready, or gone."""
     heard_at: float = 0.0
@@ -93,15 +93,9 @@ class Replica:
         """It was ready, and has not been heard of for long."""
         return self.is_ready and time.monotonic() - self.heard_at > SILENCE_SECONDS
 
-    def send(self, frames: wire.Frames) -> bool:
-        """Send without waiting; False where the engine is not connected."""
-        # With NOBLOCK the future is done when it comes: the message is with ZeroMQ, or the socket has no peer.
-        sent = cast("asyncio.Future[object]", self.socket.send_multipart(frames, flags=zmq.NOBLOCK))
-        return sent.exception() is None
-
     def take(self, pending: Pending) -> bool:
         """Send a request and keep it until it is settled; False where the engine is not connected."""
-        if not self.send(pending.frames()):
+        if not self.dealer.send(pending.frames()):
             return False
         self.pending[pending.request_id] = pending
         self.tokens_in_flight += pending.sequences.num_tokens
@@ -131,8 +125,8 @@ class EngineClient:
     """Made in an event loop: `async with EngineClient(addresses) as engine: await engine.embed(...)`."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
-        self._context = zmq.asyncio.Context()
-        self._replicas = [Replica(address, _connect(self._context, address)) for address in addresses]
+        self._context = zmq.Context()
+        self._replicas = [Replica(address, Dealer(self._context, address)) for address in addresses]
         self._homeless: list[Pending] = []
         """Lost their engine, and wait for any to be ready."""
         self._request_ids = itertools.count(1)
@@ -141,13 +135,16 @@ class EngineClient:
 
     async def __aenter__(self) -> EngineClient:
         for replica in self._replicas:
-            self._tasks += [asyncio.create_task(self._ping(replica)), asyncio.create_task(self._receive(replica))]
+            replica.dealer.listen(functools.partial(self._on_frames, replica))
+        self._tasks = [asyncio.create_task(self._ping(replica)) for replica in self._replicas]
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for replica in self._replicas:
+            replica.dealer.close()
         self._context.destroy(linger=0)
 
     @property
@@ -162,22 +159,22 @@ class EngineClient:
         """The newest status of each replica; None where it is not ready."""
         return [replica.status for replica in self._replicas]
 
-    async def embed(
+    def submit(
         self, sequences: PackedSequences, *, priority: int = 0, param: Callable[[int], str] = "input[{}]".format
-    ) -> EmbedResult:
-        """Embed a request's sequences. `param` names sequence i in an error.
+    ) -> asyncio.Future[EmbedResult]:
+        """Send a request's sequences: the future brings its answer, or EngineLost, ItemFailed or NonFiniteVector.
 
-        Raises EngineNotReady, EngineLost, ItemFailed or NonFiniteVector.
+        Who cancels the future abandons the request. `param` names sequence i in an error. Raises EngineNotReady.
         """
-        future = asyncio.get_running_loop().create_future()
-        pending = Pending(sequences, priority, param, future)
+        pending = Pending(sequences, priority, param, asyncio.get_running_loop().create_future())
         if not self._dispatch(pending):
             raise EngineNotReady(state="it is starting or restarting")
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._forget(pending)
-            raise
+        pending.future.add_done_callback(functools.partial(self._on_done, pending))
+        return pending.future
+
+    async def embed(self, sequences: PackedSequences) -> EmbedResult:
+        """`submit`, and wait."""
+        return await self.submit(sequences)
 
     # ── sending ──
 
@@ -192,30 +189,32 @@ class EngineClient:
             self._on_lost(replica)
         return False
 
+    def _on_done(self, pending: Pending, future: asyncio.Future[EmbedResult]) -> None:
+        if future.cancelled():
+            self._forget(pending)
+
     def _forget(self, pending: Pending) -> None:
         """Nobody waits for this request any more: tell the engine that has it."""
         with contextlib.suppress(ValueError):
             self._homeless.remove(pending)
         for replica in self._replicas:
             if replica.settle(pending.request_id):
-                replica.send([wire.encode(wire.Cancel(pending.request_id))])
+                replica.dealer.send([wire.encode(wire.Cancel(pending.request_id))])
 
     async def _ping(self, replica: Replica) -> None:
         ping = [wire.encode(wire.Ping())]
         while True:
-            if not replica.send(ping) or replica.is_silent:
+            if not replica.dealer.send(ping) or replica.is_silent:
                 self._on_lost(replica)
             await asyncio.sleep(SEEK_SECONDS if replica.status is None else PING_SECONDS)
 
     # ── receiving ──
 
-    async def _receive(self, replica: Replica) -> None:
-        while True:
-            frames = await replica.socket.recv_multipart()
-            try:
-                self._on_message(replica, frames)
-            except Exception:  # one message must not end the answers to all others
-                logger.exception("a message of the engine at %s could not be read", replica.address)
+    def _on_frames(self, replica: Replica, frames: Sequence[bytes]) -> None:
+        try:
+            self._on_message(replica, frames)
+        except Exception:  # one message must not end the answers to all others
+            logger.exception("a message of the engine at %s could not be read", replica.address)
 
     def _on_message(self, replica: Replica, frames: Sequence[bytes]) -> None:
         header, *arrays = frames
@@ -260,16 +259,6 @@ class EngineClient:
         if pending in self._homeless:
             self._homeless.remove(pending)
             _reject(pending.future, EngineLost())
-
-
-def _connect(context: zmq.asyncio.Context, address: str) -> zmq.asyncio.Socket:
-    socket = context.socket(zmq.DEALER)
-    socket.set_hwm(0)
-    socket.linger = 0
-    socket.immediate = True  # refuse to send while the engine is away, rather than queue for it unseen
-    socket.reconnect_ivl = 20
-    socket.connect(address)
-    return socket
 
 
 def _resolve(future: asyncio.Future[EmbedResult], result: EmbedResult) -> None:
