@@ -189,9 +189,7 @@ def main() -> None:
                 figures[source].append((cpu, rate, list_cpu / LIST_LENGTH, list_rate * LIST_LENGTH, latency))
         for pair in pairs.values():
             pair.close()
-    print(
-        "| source | CPU µs a query, c=64 | queries/s | CPU µs a document, lists of 32, c=8 | documents/s | p50 µs, c=1 |"
-    )
+    print("| source | CPU µs a query, c=64 | queries/s | CPU µs a document, 8 × 32 | documents/s | p50 µs, c=1 |")
     print("|---|---|---|---|---|---|")
     for source, rows in figures.items():
         medians = (f"{statistics.median(column):.0f}" for column in zip(*rows, strict=True))

@@ -20,7 +20,7 @@ class FreeModel:
         self.dimension = dimension
         self.facts: dict[str, str] = {}
         vector = np.random.default_rng(0).standard_normal(dimension, dtype=np.float32)
-        self._vectors = np.tile(vector / np.linalg.norm(vector), (4096, 1))
+        self._vectors = np.tile(vector / np.linalg.norm(vector), (4096, 1)).astype(np.float32)
 
     def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
         return self._vectors[: batch.num_sequences]

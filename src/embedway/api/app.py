@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -11,6 +12,7 @@ from embedway.api.auth import BearerAuth
 from embedway.api.body_limit import BodyLimit
 from embedway.api.context import ApiContext
 from embedway.api.error_response import install_error_handlers
+from embedway.api.hot_routes import HotRoutes
 from embedway.api.request_context import RequestContext
 from embedway.api.schemas import ErrorResponse
 from embedway.version import __version__
@@ -52,4 +54,6 @@ def _layers(context: ApiContext) -> list[Middleware]:
     if settings.api_key:
         layers.append(Middleware(BearerAuth, keys=[key.get_secret_value() for key in settings.api_key]))
     layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_mb * 2**20))
+    hot = [route for route in embeddings.router.routes if isinstance(route, APIRoute)]
+    layers.append(Middleware(HotRoutes, routes=hot))
     return layers

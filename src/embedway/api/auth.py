@@ -7,9 +7,8 @@ import hmac
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers
-
 from embedway.api.error_response import error_response
+from embedway.api.headers import header
 from embedway.errors import InvalidApiKey
 
 if TYPE_CHECKING:
@@ -32,14 +31,14 @@ class BearerAuth:
             await error_response(InvalidApiKey(problem=problem))(scope, receive, send)
 
     def _problem(self, scope: Scope) -> str | None:
-        header = Headers(scope=scope).get("authorization")
-        if header is None:
+        given = header(scope, b"authorization")
+        if given is None:
             return "This server needs an API key, and the request has none"
-        scheme, _, key = header.partition(" ")
+        scheme, _, key = given.partition(" ")
         if scheme.lower() != "bearer":
             return "This server needs an API key as a bearer token"
-        given = _digest(key.encode("latin-1").strip())
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
+        digest = _digest(key.encode("latin-1").strip())
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return None if any(matches) else "The API key is wrong"
 
 

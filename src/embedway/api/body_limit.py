@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers
-
 from embedway.api.error_response import error_response
+from embedway.api.headers import header
 from embedway.errors import BodyTooLarge
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         # The HTTP parser has refused lengths that are no numbers, and two that differ.
-        if int(Headers(scope=scope).get("content-length", 0)) > self._max_bytes:
+        if int(header(scope, b"content-length") or 0) > self._max_bytes:
             await error_response(BodyTooLarge(limit=self._max_bytes))(scope, receive, send)
             return
         num_read = 0

@@ -35,11 +35,11 @@ def request_id_of(request: Request) -> str:
 
 def install_error_handlers(app: FastAPI) -> None:
     """Give every error that reaches the router OpenAI's shape; what no handler expects is `RequestContext`'s."""
-    app.add_exception_handler(EmbedwayError, _embedway_error)
+    app.add_exception_handler(EmbedwayError, embedway_error)
     app.add_exception_handler(HTTPException, _routing_error)
 
 
-async def _embedway_error(request: Request, error: Exception) -> Response:
+async def embedway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EmbedwayError)
     if error.status == 500:
         logger.error("request %s: %s (%s)", request_id_of(request), error.message, error.code)

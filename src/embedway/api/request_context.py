@@ -8,10 +8,10 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from embedway.api.error_response import error_response
+from embedway.api.headers import header
 from embedway.errors import InternalFault
 
 if TYPE_CHECKING:
@@ -69,5 +69,5 @@ class RequestContext:
 
 
 def _given_request_id(scope: Scope) -> str | None:
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if is_safe_request_id(given) else None
+    given = header(scope, b"x-request-id")
+    return given if given is not None and is_safe_request_id(given) else None

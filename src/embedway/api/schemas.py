@@ -9,6 +9,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails
 
+from embedway.api.headers import header
 from embedway.errors import InvalidJson, InvalidType, InvalidValue, MissingField, UnsupportedMediaType
 from embedway.inputs.items import describe_json_type
 
@@ -146,7 +147,7 @@ async def read_body(request: Request, kind: type[BodyT]) -> BodyT:
 
     Raises UnsupportedMediaType, InvalidJson, MissingField, InvalidType or InvalidValue.
     """
-    content_type = request.headers.get("content-type", "")
+    content_type = header(request.scope, b"content-type") or ""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType(got=content_type)
     raw = await request.body()

@@ -37,7 +37,9 @@ class Dealer:
         except zmq.Again:
             return False
         finally:
-            if self._socket.get(zmq.EVENTS) & zmq.POLLIN:
+            events = self._socket.get(zmq.EVENTS)
+            assert isinstance(events, int)
+            if events & zmq.POLLIN:
                 self._loop.call_soon(self._drain)
         return True
 

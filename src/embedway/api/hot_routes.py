@@ -1,0 +1,40 @@
+"""A shortcut to the routes that embed: past the framework's router, dependencies and exit stacks to their endpoints.
+
+These cost more than all else that is done for a short query. The routes are the framework's all the same: it describes
+them in /docs and answers what is not POST. Without this layer every answer would be the same, only later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from embedway.api.error_response import embedway_error
+from embedway.errors import EmbedwayError
+
+if TYPE_CHECKING:
+    from fastapi.routing import APIRoute
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class HotRoutes:
+    """ASGI middleware, the innermost. The routes' endpoints take a Request and return a Response."""
+
+    def __init__(self, app: ASGIApp, *, routes: Iterable[APIRoute]) -> None:
+        self._app = app
+        self._routes = {route.path: route for route in routes}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = route
+        request = Request(scope, receive)
+        try:
+            response = await route.endpoint(request)
+        except EmbedwayError as error:
+            response = await embedway_error(request, error)
+        await response(scope, receive, send)
