@@ -59,7 +59,11 @@ class Pair:
         with listen("127.0.0.1", 0) as listening:
             self.port = listening.getsockname()[1]
             api = ApiConfig(
-                settings=settings.revealed(), spec=spec, engine_addresses=[address], socket_fd=listening.fileno()
+                settings=settings.revealed(),
+                spec=spec,
+                engine_addresses=[address],
+                socket_fd=listening.fileno(),
+                metrics_folder=str(folder),
             )
             self._api = self._start(["-m", "embedway.api.server"], api, listening)
         self.api = psutil.Process(self._api.pid)

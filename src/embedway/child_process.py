@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -92,14 +92,12 @@ class ChildProcess:
         config: msgspec.Struct,
         *,
         pass_fds: Sequence[int] = (),
-        environment: Mapping[str, str] | None = None,
     ) -> ChildProcess:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             pass_fds=pass_fds,
-            env={**os.environ, **(environment or {})},
             start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, who then drains
         )
         assert process.stdin is not None

@@ -113,6 +113,7 @@ def api_slots(settings: Settings, spec: ModelSpec, runtime: Path, socket_fd: int
         spec=spec,
         engine_addresses=[engine_address(runtime, i) for i in range(settings.replicas)],
         socket_fd=socket_fd,
+        metrics_folder=str(metrics_folder),
     )
     return [
         child_slot(
@@ -121,7 +122,6 @@ def api_slots(settings: Settings, spec: ModelSpec, runtime: Path, socket_fd: int
             config,
             drains=True,
             pass_fds=[socket_fd],
-            environment={"PROMETHEUS_MULTIPROC_DIR": str(metrics_folder)},
             on_death=functools.partial(forget_process, metrics_folder),
         )
         for i in range(settings.api_workers)

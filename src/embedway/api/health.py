@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from embedway.api.context import ApiContext, context_of
 from embedway.errors import EngineNotReady
 from embedway.inputs.items import parse_input
 from embedway.inputs.sequences import InputOptions
+from embedway.observability.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["Health"])
 
@@ -46,4 +46,4 @@ async def health_generate(request: Request) -> dict[str, str]:
 @router.get("/metrics", summary="Metrics in Prometheus' text format", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     context = context_of(request)
-    return Response(context.metrics.render(context.engine.statuses()), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(context.metrics.render(context.engine.statuses()), headers={"Content-Type": CONTENT_TYPE})

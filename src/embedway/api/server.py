@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -64,8 +65,9 @@ class Server(uvicorn.Server):
 async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None:
     """Serve until SIGTERM; then finish what was accepted, for at most the drain timeout."""
     sequences = SequenceMaker.load(config.spec, max_request_tokens=settings.max_request_tokens)
+    metrics = Metrics(Path(config.metrics_folder))
     async with EngineClient(config.engine_addresses) as engine:
-        context = ApiContext(settings, ServedModel.of(config.spec, settings), sequences, engine, Metrics())
+        context = ApiContext(settings, ServedModel.of(config.spec, settings), sequences, engine, metrics)
         server_config = uvicorn.Config(
             create_app(context),
             http=HttpProtocol,

@@ -197,14 +197,13 @@ def child_slot(
     *,
     drains: bool = False,
     pass_fds: Sequence[int] = (),
-    environment: dict[str, str] | None = None,
     on_death: Callable[[int], object] | None = None,
 ) -> Slot:
     """A slot for `python -m MODULE`."""
     command = [sys.executable, "-m", module]
 
     async def start() -> ChildProcess:
-        return await ChildProcess.start(name, command, config, pass_fds=pass_fds, environment=environment)
+        return await ChildProcess.start(name, command, config, pass_fds=pass_fds)
 
     return Slot(name, start, drains, on_death=on_death)
 

@@ -42,6 +42,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
     engine_addresses: list[str]
     socket_fd: int
     """The listening socket, inherited"""
+    metrics_folder: str
+    """Where all API processes count: `observability.shared_counters`"""
 
 
 class Embed(msgspec.Struct, tag="embed", array_like=True, frozen=True):
