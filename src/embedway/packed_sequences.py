@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,7 @@ class PackedSequences:
 
     @classmethod
     def of(cls, sequences: Sequence[npt.NDArray[np.int32]], *, pool_start: int = 0) -> PackedSequences:
-        cu_seqlens = np.zeros(len(sequences) + 1, dtype=np.int32)
-        np.cumsum([len(s) for s in sequences], out=cu_seqlens[1:])
+        cu_seqlens = np.fromiter(accumulate(map(len, sequences), initial=0), dtype=np.int32, count=len(sequences) + 1)
         token_ids = sequences[0] if len(sequences) == 1 else np.concatenate(sequences)
         return cls(np.ascontiguousarray(token_ids, dtype=np.int32), cu_seqlens, pool_start)
 

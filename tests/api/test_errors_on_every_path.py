@@ -123,14 +123,26 @@ async def test_a_key_is_shown_nowhere(connect: Connect) -> None:
         assert "s3cret" not in response.text
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "broken"),
+    [
+        ("/v1/embeddings", {"model": MODEL, "input": "a"}, "embedway.api.embeddings.finish"),
+        ("/tokenize", {"prompt": "a"}, "embedway.api.tokenize_routes.parse_input"),
+    ],
+)
 async def test_an_internal_fault_is_a_500_without_a_trace(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    body: dict[str, str],
+    broken: str,
 ) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr("embedway.api.embeddings.finish", fail)
-    response = await client.post("/v1/embeddings", json={"model": MODEL, "input": "a", "rid": "r-17"})
+    monkeypatch.setattr(broken, fail)
+    response = await client.post(path, json=body, headers={"X-Request-Id": "r-17"})
     check_error(response, 500, "internal_error")
     assert "secret" not in response.text
     assert "r-17" in response.json()["error"]["message"]

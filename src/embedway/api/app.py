@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from embedway.api import embeddings, health, model_list, tokenize_routes
@@ -17,16 +18,18 @@ from embedway.api.request_context import RequestContext
 from embedway.api.schemas import ErrorResponse
 from embedway.version import __version__
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 ERROR_STATUSES = (400, 401, 404, 405, 413, 415, 500, 503)
 
 
-def create_app(context: ApiContext) -> FastAPI:
+def create_app(context: ApiContext) -> ASGIApp:
     """The ASGI application. The context's engine client must be running while it serves."""
     app = FastAPI(
         title="Embedway",
         version=__version__,
         description="OpenAI-compatible embeddings. Every error has OpenAI's shape.",
-        middleware=_layers(context),
         responses={status: {"model": ErrorResponse} for status in ERROR_STATUSES},
         redirect_slashes=False,
     )
@@ -34,26 +37,23 @@ def create_app(context: ApiContext) -> FastAPI:
     install_error_handlers(app)
     for room in (embeddings, model_list, tokenize_routes, health):
         app.include_router(room.router)
-    return app
+    return _with_layers(app, context)
 
 
-def _layers(context: ApiContext) -> list[Middleware]:
-    """Outermost first."""
+def _with_layers(app: FastAPI, context: ApiContext) -> ASGIApp:
+    """Innermost first. They lie around the framework, so that `HotRoutes` passes all of it by."""
     settings = context.settings
-    layers = [Middleware(RequestContext, metrics=context.metrics)]
-    if settings.cors_allow_origin:
-        layers.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.cors_allow_origin,
-                allow_methods=["GET", "POST"],
-                allow_headers=["*"],  # clients send headers of their own
-                expose_headers=["X-Request-Id", "Retry-After"],
-            )
-        )
+    routes = [route for route in embeddings.router.routes if isinstance(route, APIRoute)]
+    layered: ASGIApp = HotRoutes(app, routes=routes)
+    layered = BodyLimit(layered, max_bytes=settings.max_body_mb * 2**20)
     if settings.api_key:
-        layers.append(Middleware(BearerAuth, keys=[key.get_secret_value() for key in settings.api_key]))
-    layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_mb * 2**20))
-    hot = [route for route in embeddings.router.routes if isinstance(route, APIRoute)]
-    layers.append(Middleware(HotRoutes, routes=hot))
-    return layers
+        layered = BearerAuth(layered, keys=[key.get_secret_value() for key in settings.api_key])
+    if settings.cors_allow_origin:
+        layered = CORSMiddleware(
+            layered,
+            allow_origins=settings.cors_allow_origin,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],  # clients send headers of their own
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    return RequestContext(layered, metrics=context.metrics)

@@ -34,9 +34,10 @@ def request_id_of(request: Request) -> str:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Give every error that reaches the router OpenAI's shape; what no handler expects is `RequestContext`'s."""
+    """Give every error that reaches the framework OpenAI's shape."""
     app.add_exception_handler(EmbedwayError, embedway_error)
     app.add_exception_handler(HTTPException, _routing_error)
+    app.add_exception_handler(Exception, _unexpected_error)
 
 
 async def embedway_error(request: Request, error: Exception) -> Response:
@@ -44,6 +45,11 @@ async def embedway_error(request: Request, error: Exception) -> Response:
     if error.status == 500:
         logger.error("request %s: %s (%s)", request_id_of(request), error.message, error.code)
     return error_response(error)
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    del error  # is raised again once it is answered, and logged by `RequestContext`
+    return error_response(InternalFault(request_id=request_id_of(request)))
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:

@@ -15,14 +15,15 @@ from embedway.api.error_response import embedway_error
 from embedway.errors import EmbedwayError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from fastapi.routing import APIRoute
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
 
 class HotRoutes:
-    """ASGI middleware, the innermost. The routes' endpoints take a Request and return a Response."""
+    """ASGI middleware around `app`. The routes' endpoints take a Request and return a Response."""
 
-    def __init__(self, app: ASGIApp, *, routes: Iterable[APIRoute]) -> None:
+    def __init__(self, app: FastAPI, *, routes: Iterable[APIRoute]) -> None:
         self._app = app
         self._routes = {route.path: route for route in routes}
 
@@ -31,7 +32,7 @@ class HotRoutes:
         if route is None:
             await self._app(scope, receive, send)
             return
-        scope["route"] = route
+        scope["app"], scope["route"] = self._app, route
         request = Request(scope, receive)
         try:
             response = await route.endpoint(request)

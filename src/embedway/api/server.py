@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import os
 import signal
@@ -32,6 +33,8 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than the idle limit of common load balancers and clients (60 s): they close first, and no request is lost."""
 
 
+OBJECTS_PER_COLLECTION = 10_000
+"""Of some hundred requests; the default is 700, and then 2 000."""
 PATIENCE_SECONDS = 0.5
 LAST_WORDS_SECONDS = 2
 """After the drain timeout, to send the errors of what was not finished."""
@@ -84,6 +87,7 @@ async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(engine.first_ready(), PATIENCE_SECONDS)
         announcement = asyncio.create_task(announce(engine, link))
+        leave_alone_what_is_there()
         server = Server(server_config, engine, settings.drain_timeout)
         await server.serve(sockets=[socket.socket(fileno=config.socket_fd)])
         announcement.cancel()
@@ -93,6 +97,12 @@ async def announce(engine: EngineClient, link: ParentLink) -> None:
     """Tell the supervisor once embeddings are served: the engine has answered this process."""
     await engine.first_ready()
     link.announce_ready()
+
+
+def leave_alone_what_is_there() -> None:
+    """Let the garbage collector look at requests only, and seldom: what the start made stays to the end."""
+    gc.freeze()
+    gc.set_threshold(OBJECTS_PER_COLLECTION)
 
 
 def main() -> None:
