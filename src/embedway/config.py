@@ -5,22 +5,17 @@ Precedence: flag, then environment variable, then config file, then default. Not
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-    YamlConfigSettingsSource,
-)
 
 from embedway.errors import InvalidSetting
 
+ENVIRONMENT_PREFIX = "EMBEDWAY_"
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 Truncate: TypeAlias = Literal["none", "end", "start"]
@@ -39,18 +34,18 @@ def setting(default: Any, group: str, text: str, *, flags: tuple[str, ...] = (),
 MODEL, SERVER, REQUESTS, ENGINE, LOGS = "Model", "Server", "Requests", "Engine", "Logs"
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings of `embedway serve`. Made by `load_settings`, which raises InvalidSetting."""
 
-    model_config = SettingsConfigDict(env_prefix="EMBEDWAY_", extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     model_path: str = setting(
         DEFAULT_MODEL, MODEL, "The model: a Hugging Face id or a folder.", flags=("--model",), min_length=1
     )
-    served_model_name: Annotated[list[str], NoDecode] = setting(
+    served_model_name: list[str] = setting(
         [], MODEL, "Name that requests give in 'model'; several may be given. By default the model's own name."
     )
-    alias: Annotated[list[str], NoDecode] = setting(
+    alias: list[str] = setting(
         [], MODEL, "Further name for the model, such as text-embedding-3-small; several may be given."
     )
     revision: str | None = setting(None, MODEL, "The model's branch, tag or commit on the Hub.")
@@ -77,10 +72,10 @@ class Settings(BaseSettings):
 
     host: str = setting("127.0.0.1", SERVER, "Address to listen on.", min_length=1)
     port: int = setting(30000, SERVER, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
-    api_key: Annotated[list[SecretStr], NoDecode] = setting(
+    api_key: list[SecretStr] = setting(
         [], SERVER, "Key that requests must send as a bearer token; several may be given. By default none is needed."
     )
-    cors_allow_origin: Annotated[list[str], NoDecode] = setting(
+    cors_allow_origin: list[str] = setting(
         [], SERVER, "Web origin whose pages may call the server; several may be given. By default none may."
     )
     api_workers: int = setting(
@@ -138,17 +133,6 @@ class Settings(BaseSettings):
         values = self.model_dump(mode="json")
         return {**values, "api_key": [key.get_secret_value() for key in self.api_key]}
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings passes all by name
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings)
-
 
 def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
@@ -168,14 +152,9 @@ def load_settings(flags: dict[str, Any], config_file: Path | None = None) -> Set
 
     Raises InvalidSetting naming the setting at fault, by its flag.
     """
+    from_file = {} if config_file is None else _read_config_file(config_file)
     try:
-        if config_file is None:
-            return Settings(**flags)
-        file_values = _read_config_file(config_file)
-        # The environment wins over the file: a file's value is passed only where no variable gives one.
-        from_environment = set(Settings(**flags).model_fields_set)
-        rest = {name: value for name, value in file_values.items() if name not in from_environment}
-        return Settings(**{**rest, **flags})
+        return Settings.model_validate({**from_file, **_from_environment(), **flags})
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0]) if problem["loc"] else "settings"
@@ -184,23 +163,43 @@ def load_settings(flags: dict[str, Any], config_file: Path | None = None) -> Set
         raise InvalidSetting(setting=flag_of(name), problem=sentence + shown) from error
 
 
+def _from_environment() -> dict[str, str]:
+    variables = {name: f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return {name: os.environ[variable] for name, variable in variables.items() if variable in os.environ}
+
+
 def _read_config_file(path: Path) -> dict[str, Any]:
     """Keys are the settings' names, with dashes or underscores."""
-    sources = {".toml": TomlConfigSettingsSource, ".yaml": YamlConfigSettingsSource, ".yml": YamlConfigSettingsSource}
-    source = sources.get(path.suffix)
-    if source is None:
+    read = {".toml": _read_toml, ".yaml": _read_yaml, ".yml": _read_yaml}.get(path.suffix)
+    if read is None:
         raise InvalidSetting(setting="--config", problem=f"{path} must end in .yaml, .yml or .toml")
     if not path.is_file():
         raise InvalidSetting(setting="--config", problem=f"there is no file {path}")
     try:
-        values = source(Settings, path)()
+        values = read(path.read_text(encoding="utf-8"))
     except Exception as error:
         raise InvalidSetting(setting="--config", problem=f"{path} cannot be read: {error}") from error
-    known = {key.replace("-", "_"): value for key, value in values.items()}
+    if not isinstance(values, dict):
+        raise InvalidSetting(setting="--config", problem=f"{path} must hold settings by their names")
+    known = {str(key).replace("-", "_"): value for key, value in values.items()}
     for name in known:
         if name not in Settings.model_fields:
             raise InvalidSetting(setting="--config", problem=f"{path} has the unknown setting {name!r}")
     return known
+
+
+def _read_toml(text: str) -> object:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib  # ty: ignore[import-not-found] - not there where Python has it
+    return tomllib.loads(text)
+
+
+def _read_yaml(text: str) -> object:
+    import yaml
+
+    return yaml.safe_load(text) or {}
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:
