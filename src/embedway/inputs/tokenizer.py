@@ -37,7 +37,7 @@ LONG_TEXT = 2 * CHARACTERS_PER_TOKEN
 """Texts of more characters per token of the limit are read piece by piece; shorter ones are tokenized whole."""
 MAX_ITEM_CHARACTERS = 1_000_000
 """A longer text must have enough tokens within so many characters."""
-BATCH_CHARACTERS = 1_000_000
+BATCH_CHARACTERS = 65_536
 """Short texts are tokenized together up to this size: the library's own objects take some 50 bytes a character."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
