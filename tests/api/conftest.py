@@ -57,6 +57,7 @@ async def until_ready(engine: EngineClient) -> None:
 @pytest.fixture
 def connect(spec: ModelSpec, tmp_path: Path) -> Connect:
     """`async with connect(port=…, max_items=…) as client`: a client of a server with these settings."""
+
     @contextlib.asynccontextmanager
     async def start(*, with_engine: bool = True, **settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
         values: Settings = load_settings(settings)

@@ -13,6 +13,7 @@ import zmq
 
 from embedway.engine import wire
 from embedway.engine.client import EmbedResult, EngineClient
+from embedway.engine.dealer import Dealer
 from embedway.engine.loop import Engine, EngineIdentity, GuardedQueue, queued_request
 from embedway.engine.scheduler import Scheduler
 from embedway.errors import EngineNotReady, ItemFailed, NonFiniteVector
@@ -184,9 +185,31 @@ async def test_a_cancelled_request_leaves_the_queue(
     assert [batch.token_ids.tolist() for batch in model.batches] == [[1]]
 
 
+async def test_requests_that_come_together_travel_in_one_message(
+    client: EngineClient, address: str, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_engine(FakeModel(), address)
+    await until(lambda: client.is_ready)
+    sent: list[wire.ToEngine] = []
+    really_send = Dealer.send
+
+    def send(dealer: Dealer, frame: bytes) -> bool:
+        sent.append(wire.decode_to_engine(frame))
+        return really_send(dealer, frame)
+
+    monkeypatch.setattr(Dealer, "send", send)
+    abandoned, *kept = [client.submit(packed([i, i])) for i in range(1, 5)]
+    abandoned.cancel()
+    results = await asyncio.gather(*kept)
+    [message] = [message for message in sent if isinstance(message, wire.Requests)]
+    assert len(message.requests) == 3  # nobody waits for the first
+    for i, result in enumerate(results, 2):
+        np.testing.assert_array_equal(result.vectors, [fake_vector([i, i])])
+
+
 def test_priority_reaches_the_queue() -> None:
     arrays = [np.array([1, 2], "<i4").tobytes(), np.array([0, 2], "<i4").tobytes()]
-    request = queued_request(b"client", wire.Embed(7, priority=-3, pool_start=1), arrays)
+    request = queued_request(b"client", wire.Embed(7, -3, 1, *arrays))
     assert (request.key, request.priority, request.pool_start) == ((b"client", 7), -3, 1)
     assert request.token_ids.tolist() == [1, 2]
 
@@ -283,6 +306,6 @@ def status(client: EngineClient) -> wire.Status:
 def test_what_is_cancelled_in_the_same_breath_as_it_came_never_runs() -> None:
     queue = GuardedQueue(Scheduler(max_batch_tokens=64))
     arrays = [np.array([1, 2], "<i4").tobytes(), np.array([0, 2], "<i4").tobytes()]
-    requests = [queued_request(b"client", wire.Embed(i, priority=0, pool_start=0), arrays) for i in (1, 2)]
+    requests = [queued_request(b"client", wire.Embed(i, 0, 0, *arrays)) for i in (1, 2)]
     queue.change(requests, cancelled=[(b"client", 1)])
     assert [piece.request.request_id for piece in queue.take()] == [2]

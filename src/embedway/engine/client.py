@@ -67,9 +67,9 @@ class Pending:
     request_id: int = 0
     """Of the newest attempt: an answer to an earlier one finds nobody."""
 
-    def frames(self) -> list[bytes | memoryview]:
-        header = wire.Embed(self.request_id, self.priority, self.sequences.pool_start)
-        return [wire.encode(header), self.sequences.token_ids.data, self.sequences.cu_seqlens.data]
+    def message(self) -> wire.Embed:
+        token_ids, cu_seqlens = self.sequences.token_ids.tobytes(), self.sequences.cu_seqlens.tobytes()
+        return wire.Embed(self.request_id, self.priority, self.sequences.pool_start, token_ids, cu_seqlens)
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +82,8 @@ class Replica:
     """The newest one; None: not ready, or gone."""
     heard_at: float = 0.0
     pending: dict[int, Pending] = field(default_factory=dict)
+    outbox: list[Pending] = field(default_factory=list)
+    """Those of `pending` that are to be sent at the end of this turn of the event loop"""
     tokens_in_flight: int = 0
 
     @property
@@ -93,13 +95,11 @@ class Replica:
         """It was ready, and has not been heard of for long."""
         return self.is_ready and time.monotonic() - self.heard_at > SILENCE_SECONDS
 
-    def take(self, pending: Pending) -> bool:
-        """Send a request and keep it until it is settled; False where the engine is not connected."""
-        if not self.dealer.send(pending.frames()):
-            return False
+    def take(self, pending: Pending) -> None:
+        """Keep a request until it is settled."""
         self.pending[pending.request_id] = pending
+        self.outbox.append(pending)
         self.tokens_in_flight += pending.sequences.num_tokens
-        return True
 
     def settle(self, request_id: int) -> Pending | None:
         """Let go of a request; None where it is not (or no longer) here."""
@@ -179,15 +179,26 @@ class EngineClient:
     # ── sending ──
 
     def _dispatch(self, pending: Pending) -> bool:
-        """Send to the least busy ready replica; False where there is none."""
+        """Give it to the least busy ready replica; False where there is none."""
         ready = [replica for replica in self._replicas if replica.is_ready]
-        for replica in sorted(ready, key=lambda r: r.tokens_in_flight):
-            pending.request_id = next(self._request_ids)
-            if replica.take(pending):
-                pending.attempts += 1
-                return True
+        if not ready:
+            return False
+        replica = min(ready, key=lambda r: r.tokens_in_flight)
+        if not replica.outbox:
+            asyncio.get_running_loop().call_soon(self._flush, replica)
+        pending.request_id = next(self._request_ids)
+        pending.attempts += 1
+        replica.take(pending)
+        return True
+
+    def _flush(self, replica: Replica) -> None:
+        """Send what this turn of the event loop has brought, in one message."""
+        waiting = [pending for pending in replica.outbox if not pending.future.done()]
+        replica.outbox.clear()
+        if waiting and not replica.dealer.send(wire.encode(wire.Requests([p.message() for p in waiting]))):
+            for pending in waiting:
+                pending.attempts -= 1  # it was not sent
             self._on_lost(replica)
-        return False
 
     def _on_done(self, pending: Pending, future: asyncio.Future[EmbedResult]) -> None:
         if future.cancelled():
@@ -199,10 +210,10 @@ class EngineClient:
             self._homeless.remove(pending)
         for replica in self._replicas:
             if replica.settle(pending.request_id):
-                replica.dealer.send([wire.encode(wire.Cancel(pending.request_id))])
+                replica.dealer.send(wire.encode(wire.Cancel(pending.request_id)))
 
     async def _ping(self, replica: Replica) -> None:
-        ping = [wire.encode(wire.Ping())]
+        ping = wire.encode(wire.Ping())
         while True:
             if not replica.dealer.send(ping) or replica.is_silent:
                 self._on_lost(replica)
@@ -239,6 +250,7 @@ class EngineClient:
         if replica.status is not None:
             logger.warning("the engine at %s is gone; %d requests wait", replica.address, len(replica.pending))
         replica.status = None
+        replica.outbox.clear()
         orphans = [replica.settle(request_id) for request_id in list(replica.pending)]
         for pending in filter(None, orphans):
             if pending.attempts >= MAX_ATTEMPTS:

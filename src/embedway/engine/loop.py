@@ -228,12 +228,12 @@ class Engine:
         cancelled: list[tuple[bytes, int]] = []
         for _ in range(MAX_MESSAGES_AT_ONCE):
             try:
-                client, header, *arrays = router.recv_multipart(zmq.DONTWAIT)
+                client, frame = router.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 break
-            match wire.decode_to_engine(header):
-                case wire.Embed() as message:
-                    added.append(queued_request(client, message, arrays))
+            match wire.decode_to_engine(frame):
+                case wire.Requests(requests=requests):
+                    added += [queued_request(client, message) for message in requests]
                 case wire.Cancel(request_id=request_id):
                     cancelled.append((client, request_id))
                 case wire.Ping():
@@ -269,12 +269,11 @@ class Engine:
         )
 
 
-def queued_request(client: bytes, message: wire.Embed, arrays: list[bytes]) -> EngineRequest:
-    token_ids, cu_seqlens = (np.frombuffer(frame, dtype="<i4") for frame in arrays)
+def queued_request(client: bytes, message: wire.Embed) -> EngineRequest:
     return EngineRequest(
         key=(client, message.request_id),
-        token_ids=token_ids,
-        cu_seqlens=cu_seqlens,
+        token_ids=np.frombuffer(message.token_ids, dtype="<i4"),
+        cu_seqlens=np.frombuffer(message.cu_seqlens, dtype="<i4"),
         pool_start=message.pool_start,
         priority=message.priority,
         client=client,

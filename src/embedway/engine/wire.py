@@ -1,21 +1,18 @@
 """The messages between processes.
 
 Supervisor to child: one line of JSON, `EngineConfig` or `ApiConfig` (see `child_process.py`).
-API process to engine and back: msgspec structs in the first frame, arrays as raw frames after it; ZeroMQ, DEALER
-(client) to ROUTER (engine), over an `ipc://` socket in a folder of mode 0700. Arrays are little-endian int32 and
-float32, read in place with `numpy.frombuffer`.
+API process to engine and back: msgspec structs, and vectors as a second frame; ZeroMQ, DEALER (client) to ROUTER
+(engine), over an `ipc://` socket in a folder of mode 0700. Arrays are little-endian int32 and float32, read in place
+with `numpy.frombuffer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 
 from embedway.model_spec import ModelSpec
-
-Frames: TypeAlias = "Sequence[bytes | memoryview]"
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,13 +43,26 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where all API processes count: `observability.shared_counters`"""
 
 
-class Embed(msgspec.Struct, tag="embed", array_like=True, frozen=True):
-    """Embed a request's sequences. Frames: token_ids int32 [total], cu_seqlens int32 [n + 1]. Written by the client."""
+class Embed(msgspec.Struct, array_like=True, frozen=True):
+    """A request whose sequences are to be embedded."""
 
     request_id: int
     priority: int
     pool_start: int
     """Leading tokens of every sequence that the pooling leaves out."""
+    token_ids: bytes
+    """int32 [total]"""
+    cu_seqlens: bytes
+    """int32 [n + 1]"""
+
+
+class Requests(msgspec.Struct, tag="requests", array_like=True, frozen=True):
+    """All requests of a client that came together, in one message: each message wakes two threads.
+
+    Written by the client.
+    """
+
+    requests: list[Embed]
 
 
 class Cancel(msgspec.Struct, tag="cancel", array_like=True, frozen=True):
@@ -132,11 +142,11 @@ class Status(msgspec.Struct, tag="status", array_like=True, frozen=True, kw_only
     """What the model says of itself: `EmbeddingModel.facts`"""
 
 
-ToEngine: TypeAlias = "Embed | Cancel | Ping"
+ToEngine: TypeAlias = "Requests | Cancel | Ping"
 ToClient: TypeAlias = "Answers | Status"
 
 _encoder = msgspec.msgpack.Encoder()
-_to_engine = msgspec.msgpack.Decoder(Embed | Cancel | Ping)
+_to_engine = msgspec.msgpack.Decoder(Requests | Cancel | Ping)
 _to_client = msgspec.msgpack.Decoder(Answers | Status)
 
 
