@@ -338,6 +338,8 @@ FAMILIES: dict[str, Family] = {
     "bert": Family("bert", BERT_TOKENIZER, SMALL),
     "roberta": Family("roberta", partial(byte_level, ROBERTA_ROLES, "<s>", "</s>"), ROBERTA),
     "xlm-roberta": Family("xlm-roberta", partial(unigram, ROBERTA_ROLES, "<s>", "</s>"), ROBERTA),
+    "camembert": Family("camembert", partial(unigram, ROBERTA_ROLES, "<s>", "</s>"), ROBERTA),
+    "electra": Family("electra", BERT_TOKENIZER, {**SMALL, "embedding_size": 32}),
     "mpnet": Family("mpnet", MPNET_TOKENIZER, SMALL),
     "distilbert": Family("distilbert", BERT_TOKENIZER, DISTILBERT),
     "modernbert": Family(

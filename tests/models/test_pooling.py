@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -7,15 +9,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+from embedway.models import numpy_pooling
 from embedway.models.attention import packed_layout
 from embedway.models.pooling import POOLINGS, pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Pooled = Callable[[np.ndarray, list[int], list[int], tuple], np.ndarray]
 
 MODES = tuple(POOLINGS)
 
 
-def pooled(hidden: np.ndarray, lengths: list[int], starts: list[int], modes: tuple) -> np.ndarray:
+def in_torch(hidden: np.ndarray, lengths: list[int], starts: list[int], modes: tuple) -> np.ndarray:
     layout = packed_layout(np.cumsum([0, *lengths], dtype=np.int32), torch.device("cpu"))
     return pool(torch.tensor(hidden), layout, torch.tensor(starts, dtype=torch.int32), modes).numpy()
+
+
+def in_numpy(hidden: np.ndarray, lengths: list[int], starts: list[int], modes: tuple) -> np.ndarray:
+    vectors = numpy_pooling.pool(hidden, np.cumsum([0, *lengths], dtype=np.int32), np.array(starts, np.int32), modes)
+    assert vectors.dtype == np.float32
+    return vectors
+
+
+both = pytest.mark.parametrize("pooled", [in_torch, in_numpy])
 
 
 def naive_pool(states: np.ndarray, start: int, mode: str) -> np.ndarray:
@@ -38,13 +55,14 @@ def naive_pool(states: np.ndarray, start: int, mode: str) -> np.ndarray:
             return (kept * positions).sum(axis=0) / positions.sum()
 
 
+@both
 @settings(deadline=None)
 @given(
     shape=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 32)), min_size=1, max_size=8),
     mode=st.sampled_from(MODES),
     seed=st.integers(0, 99),
 )
-def test_every_mode_follows_its_definition(shape: list[tuple[int, int]], mode: str, seed: int) -> None:
+def test_every_mode_follows_its_definition(pooled: Pooled, shape: list[tuple[int, int]], mode: str, seed: int) -> None:
     lengths, starts = [length for length, _ in shape], [start for _, start in shape]
     hidden = np.random.default_rng(seed).normal(size=(sum(lengths), 5)).astype(np.float32)
     sequences = np.split(hidden.astype(np.float64), np.cumsum(lengths)[:-1])
@@ -52,8 +70,9 @@ def test_every_mode_follows_its_definition(shape: list[tuple[int, int]], mode: s
     np.testing.assert_allclose(pooled(hidden, lengths, starts, (mode,)), expected, rtol=2e-6, atol=2e-6)
 
 
+@both
 @pytest.mark.parametrize("prompt_length", [0, 2])
-def test_the_modes_agree_with_sentence_transformers(prompt_length: int) -> None:
+def test_the_modes_agree_with_sentence_transformers(pooled: Pooled, prompt_length: int) -> None:
     lengths = [3, 9, 4]
     hidden = np.random.default_rng(1).normal(size=(16, 6)).astype(np.float32)
     theirs = Pooling(6, pooling_mode=MODES, include_prompt=False)
@@ -66,8 +85,9 @@ def test_the_modes_agree_with_sentence_transformers(prompt_length: int) -> None:
     np.testing.assert_allclose(pooled(hidden, lengths, [prompt_length] * 3, MODES), expected, atol=2e-6)
 
 
+@both
 @pytest.mark.parametrize("mode", MODES)
-def test_huge_neighbours_change_nothing(mode: str) -> None:
+def test_huge_neighbours_change_nothing(pooled: Pooled, mode: str) -> None:
     states = np.random.default_rng(2).normal(size=(7, 4)).astype(np.float32)
     huge = np.full((5, 4), 1e8, np.float32)
     alone = pooled(states, [7], [0], (mode,))[0]
@@ -75,7 +95,8 @@ def test_huge_neighbours_change_nothing(mode: str) -> None:
     np.testing.assert_array_equal(between, alone)
 
 
-def test_a_prompt_that_is_all_of_the_sequence_still_gives_a_vector() -> None:
+@both
+def test_a_prompt_that_is_all_of_the_sequence_still_gives_a_vector(pooled: Pooled) -> None:
     states = np.arange(6, dtype=np.float32).reshape(3, 2)
     got = pooled(states, [3], [3], ("cls", "max", "mean"))
     np.testing.assert_array_equal(got, [[0, 1, 4, 5, 4, 5]])
@@ -87,3 +108,7 @@ def test_half_precision_states_are_pooled_in_float32() -> None:
     vector = pool(states, layout, torch.zeros(1, dtype=torch.int32), ("mean",))
     assert vector.dtype == torch.float32
     assert vector.item() == pytest.approx(states[0].item(), rel=1e-6)
+
+
+def test_numpy_has_every_mode_that_torch_has() -> None:
+    assert numpy_pooling.POOLINGS.keys() == POOLINGS.keys()

@@ -42,6 +42,13 @@ class JsonObject:
             self.fail(f"has {value} for {' or '.join(keys)!r}, which must be at least 1")
         return value
 
+    def number(self, key: str, default: float) -> float:
+        value = self.values.get(key)
+        if value is None:
+            return default
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(value) if is_number else self._wrong(key, "a number")
+
     def boolean(self, key: str, default: bool) -> bool:
         value = self.values.get(key)
         if value is None:

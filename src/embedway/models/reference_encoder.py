@@ -1,0 +1,91 @@
+"""The encoder of BERT's kind in plain numpy, float32, one sequence at a time: slow, and easy to check by reading.
+
+The native library and the fused torch encoder are compared with it at every start (`weight_dtype.py`), on the machine
+and the weights that they will run with.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.models.activations import gelu, gelu_tanh, relu
+from embedway.models.numpy_pooling import pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from embedway.kernels.native import Activation, EncoderShape, EncoderWeights, Floats, LayerWeights, PoolingMode
+
+ACTIVATIONS: dict[Activation, Callable[[Floats], Floats]] = {"gelu": gelu, "gelu_tanh": gelu_tanh, "relu": relu}
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceEncoder:
+    """Has the methods of `kernels.native.NativeEncoder`. The weights are read where they are, never copied."""
+
+    shape: EncoderShape
+    weights: EncoderWeights
+
+    def embed(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int32],
+        pool_starts: npt.NDArray[np.int32],
+        pooling: PoolingMode,
+    ) -> Floats:
+        """float32 [n, hidden]"""
+        return pool(self.hidden_states(token_ids, cu_seqlens), cu_seqlens, pool_starts, (pooling,))
+
+    def hidden_states(self, token_ids: npt.NDArray[np.int32], cu_seqlens: npt.NDArray[np.int32]) -> Floats:
+        """float32 [total, hidden]"""
+        return np.concatenate([self._sequence(ids) for ids in np.split(token_ids, cu_seqlens[1:-1])])
+
+    def _sequence(self, ids: npt.NDArray[np.int32]) -> Floats:
+        """int32 [length] to [length, hidden]"""
+        w, first = self.weights, self.shape.first_position
+        hidden = w.word_table[ids] + w.position_table[first : first + len(ids)]
+        if w.token_type is not None:
+            hidden += w.token_type
+        hidden = self._norm(hidden, w.norm_weight, w.norm_bias)
+        bias = None if w.relative_bias is None else bias_of(w.relative_bias, len(ids))
+        for layer in w.layers:
+            hidden = self._layer(hidden, layer, bias)
+        return hidden
+
+    def _layer(self, hidden: Floats, layer: LayerWeights, bias: Floats | None) -> Floats:
+        mixed = self._attend(hidden @ layer.qkv_weight.T + layer.qkv_bias, bias)
+        mixed = mixed @ layer.attention_weight.T + layer.attention_bias
+        hidden = self._norm(hidden + mixed, layer.attention_norm_weight, layer.attention_norm_bias)
+        wide = ACTIVATIONS[self.shape.activation](hidden @ layer.up_weight.T + layer.up_bias)
+        return self._norm(
+            hidden + wide @ layer.down_weight.T + layer.down_bias, layer.output_norm_weight, layer.output_norm_bias
+        )
+
+    def _attend(self, qkv: Floats, bias: Floats | None) -> Floats:
+        """[length, 3 · hidden] to [length, hidden]"""
+        heads = self.shape.num_heads
+        q, k, v = qkv.reshape(len(qkv), 3, heads, -1).transpose(1, 2, 0, 3)  # each [heads, length, size]
+        scores = q @ k.swapaxes(1, 2) / np.float32(math.sqrt(q.shape[2]))
+        if bias is not None:
+            scores = scores + bias
+        shares = np.exp(scores - scores.max(axis=2, keepdims=True))
+        shares /= shares.sum(axis=2, keepdims=True)
+        return (shares @ v).swapaxes(0, 1).reshape(len(qkv), -1)
+
+    def _norm(self, x: Floats, weight: Floats, bias: Floats) -> Floats:
+        centred = x - x.mean(axis=1, keepdims=True)
+        variance = np.square(centred).mean(axis=1, keepdims=True)
+        return centred / np.sqrt(variance + np.float32(self.shape.layer_norm_eps)) * weight + bias
+
+
+def bias_of(table: Floats, length: int) -> Floats:
+    """MPNet's [heads, 2 · reach + 1] by distance → [heads, length, length]"""
+    reach = table.shape[1] // 2
+    distance = np.arange(length)[None, :] - np.arange(length)[:, None]
+    return table[:, np.clip(distance, -reach, reach) + reach]
