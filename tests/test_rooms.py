@@ -15,6 +15,7 @@ LIGHT = (
     *("embedway", "embedway.cli", "embedway.config", "embedway.serve", "embedway.startup_banner"),
     *("embedway.child_process", "embedway.errors", "embedway.model_spec", "embedway.packed_sequences"),
     *("embedway.engine.client", "embedway.engine.supervisor", "embedway.engine.wire", "embedway.engine.scheduler"),
+    *("embedway.engine.loop", "embedway.embedder", "embedway.models.architectures", "embedway.models.native_loading"),
     *("embedway.observability.logs", "embedway.observability.metrics"),
 )
 """Modules outside the light rooms that are to be as light as those."""
@@ -41,7 +42,7 @@ def loaded_by(modules: list[str], unwanted: tuple[str, ...]) -> str:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr.strip()
 
 
-def test_api_and_supervisor_processes_load_neither_torch_nor_transformers() -> None:
+def test_no_process_loads_torch_or_transformers_before_a_model_needs_them() -> None:
     modules = modules_of(LIGHT_ROOMS)
     assert {"embedway.api.app", "embedway.api.server", "embedway.inputs.tokenizer"} <= set(modules)
     assert loaded_by([*LIGHT, *modules], HEAVY) == ""

@@ -25,7 +25,7 @@ from embedway.model_spec import ModelSpec
 from embedway.models.architectures import load_model
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
-from embedway.models.cpu_threads import set_threads
+from embedway.models.cpu_threads import available_cores
 from embedway.models.tokenizer_conversion import convert, needs_conversion
 from embedway.outputs.vector_types import OutputDtype, Vectors, check_dimensions, check_output_dtype, finish
 from embedway.packed_sequences import PackedSequences
@@ -68,7 +68,7 @@ class Embedder:
     ) -> None:
         """Load a model: a Hugging Face id or a folder. The settings are those of `embedway serve`.
 
-        Raises ModelNotAvailable, UnsupportedCheckpoint or InvalidSetting.
+        Raises ModelNotAvailable, UnsupportedCheckpoint, InvalidSetting, or TorchNotInstalled where it needs the extra.
         """
         location = locate(str(model), revision=revision, trust_remote_code=trust_remote_code)
         spec = read_spec(
@@ -78,9 +78,9 @@ class Embedder:
             max_length=max_length,
             trust_remote_code=trust_remote_code,
         )
-        set_threads(threads)
         self._sequences = _sequence_maker(spec)
-        self._runner = ModelRunner(load_model(spec, dtype=dtype, device=device))
+        num_threads = threads or available_cores()
+        self._runner = ModelRunner(load_model(spec, dtype=dtype, device=device, threads=num_threads))
         self._max_batch_tokens = max_batch_tokens
         self._matryoshka = matryoshka
         self._lock = threading.Lock()

@@ -34,7 +34,8 @@ EmbedwayError
     ├── InvalidSetting
     ├── AddressInUse
     ├── ModelNotAvailable
-    └── UnsupportedCheckpoint
+    ├── UnsupportedCheckpoint
+    └── TorchNotInstalled
 
 An error is raised where it is found, with the values that its sentence needs; `api/error_response.py` alone turns it
 into a body, and `cli.py` alone into an exit status.
@@ -258,3 +259,7 @@ class ModelNotAvailable(StartupError):
 
 class UnsupportedCheckpoint(StartupError):
     sentence = "cannot serve {folder}: {problem}"
+
+
+class TorchNotInstalled(StartupError):
+    sentence = "{what} needs {package}, which is not installed: pip install 'embedway[torch]'"

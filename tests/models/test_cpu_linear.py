@@ -13,7 +13,7 @@ needs_onednn = pytest.mark.skipif(not can_pack(torch.float32), reason="this torc
 @pytest.fixture
 def packing_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement is of this machine; the tests below are of what follows from it."""
-    monkeypatch.setattr(cpu_linear, "packing_gain", lambda linear: 2.0)
+    monkeypatch.setattr(cpu_linear, "packing_gain", lambda weight, bias: 2.0)
 
 
 @needs_onednn
@@ -60,7 +60,7 @@ def test_shared_and_special_layers_are_left_alone() -> None:
 
 
 def test_plain_layers_stay_where_packing_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_linear, "packing_gain", lambda linear: 1.0)
+    monkeypatch.setattr(cpu_linear, "packing_gain", lambda weight, bias: 1.0)
     model = nn.Sequential(nn.Linear(8, 16))
     assert pack_linears(model) == 0
     assert type(model[0]) is nn.Linear
@@ -68,10 +68,10 @@ def test_plain_layers_stay_where_packing_does_not_pay(monkeypatch: pytest.Monkey
 
 @needs_onednn
 def test_the_gain_is_measured_on_the_layer_itself() -> None:
-    assert 0 < cpu_linear.packing_gain(nn.Linear(64, 64)) < 1000
+    assert 0 < cpu_linear.packing_gain(torch.randn(64, 64), torch.randn(64)) < 1000
 
 
 def test_types_that_onednn_lacks_here_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_linear, "packing_gain", lambda linear: pytest.fail("measured a type that cannot be packed"))
+    monkeypatch.setattr(cpu_linear, "packing_gain", lambda *_: pytest.fail("measured a type that cannot be packed"))
     assert not can_pack(torch.float64)
     assert pack_linears(nn.Sequential(nn.Linear(8, 8).double())) == 0

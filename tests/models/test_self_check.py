@@ -11,11 +11,10 @@ import transformers
 
 from checkpoints import tiny_checkpoint, tiny_spec
 from embedway.errors import UnsupportedCheckpoint
-from embedway.models import architectures
-from embedway.models.architectures import load_model, quiet_transformers
+from embedway.models import transformers_loading
 from embedway.models.packed_transformer import OneByOneTransformer, PackedTransformer
-from embedway.models.self_check import SelfCheck, positions_stand_alone, sample_token_ids, windows_match
-from embedway.models.text_model import TextModel
+from embedway.models.self_check import SelfCheck, positions_stand_alone, windows_match
+from embedway.models.transformers_loading import load_with_transformers, quiet_transformers
 from packed_batches import packed, random_sequences
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def spec(tmp_path: Path) -> ModelSpec:
 
 @pytest.fixture
 def leaking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(architectures, "AutoModel", LeakingBert)
+    monkeypatch.setattr(transformers_loading, "AutoModel", LeakingBert)
 
 
 def bert(spec: ModelSpec) -> transformers.BertModel:
@@ -53,8 +52,7 @@ def test_a_model_that_mixes_sequences_runs_one_by_one_with_a_warning(
     spec: ModelSpec, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="embedway.models"):
-        model = load_model(spec, dtype="float32", device="cpu")
-    assert isinstance(model, TextModel)
+        model = load_with_transformers(spec, dtype="float32", device="cpu", threads=1)
     assert isinstance(model.encoder, OneByOneTransformer)
     assert [record.name for record in caplog.records] == ["embedway.models"]
     assert "one sequence at a time" in caplog.text
@@ -67,7 +65,7 @@ def test_a_model_that_mixes_sequences_runs_one_by_one_with_a_warning(
 def test_a_model_that_cannot_be_packed_nor_turned_round_is_refused(spec: ModelSpec) -> None:
     turned = msgspec.structs.replace(spec, bidirectional=False)
     with pytest.raises(UnsupportedCheckpoint, match="cannot be made causal"):
-        load_model(turned, dtype="float32", device="cpu")
+        load_with_transformers(turned, dtype="float32", device="cpu", threads=1)
 
 
 def test_a_sound_model_passes(spec: ModelSpec) -> None:
@@ -90,14 +88,6 @@ def test_hidden_states_that_are_not_numbers_fail(spec: ModelSpec) -> None:
             return torch.full((len(token_ids), spec.hidden_size), torch.nan)
 
     assert not SelfCheck(bert(spec), spec).passes(NotNumbers())
-
-
-def test_the_sample_stays_in_the_vocabulary_and_avoids_padding(spec: ModelSpec) -> None:
-    ids = sample_token_ids(500, msgspec.structs.replace(spec, vocab_size=37, pad_token_id=1))
-    assert ids.min() >= 0
-    assert ids.max() < 37
-    assert 1 not in ids
-    assert 0 not in sample_token_ids(500, msgspec.structs.replace(spec, vocab_size=37, pad_token_id=0))
 
 
 @pytest.mark.parametrize(

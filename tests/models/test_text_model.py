@@ -12,9 +12,10 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from checkpoints import TinyDense, tiny_checkpoint, tiny_spec
-from embedway.models.architectures import load_model, quiet_transformers
+from embedway.models.architectures import load_model
 from embedway.models.checkpoint import read_spec
 from embedway.models.text_model import by_length
+from embedway.models.transformers_loading import quiet_transformers
 from packed_batches import packed, random_sequences
 
 if TYPE_CHECKING:

@@ -323,10 +323,10 @@ def load(config: EngineConfig) -> EngineIdentity:
     """Import the model's libraries and load its weights. Raises UnsupportedCheckpoint or InvalidSetting."""
     began = time.monotonic()
     from embedway.models.architectures import load_model
-    from embedway.models.cpu_threads import set_threads
+    from embedway.models.cpu_threads import available_cores
 
-    threads = set_threads(config.threads)
-    model = load_model(config.spec, dtype=config.dtype, device=config.device)
+    threads = config.threads or available_cores()
+    model = load_model(config.spec, dtype=config.dtype, device=config.device, threads=threads)
     return EngineIdentity(model, threads=threads, load_seconds=time.monotonic() - began)
 
 

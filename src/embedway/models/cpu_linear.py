@@ -17,6 +17,8 @@ from torch.nn.functional import linear as plain_linear
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from embedway.kernels.native import Activation
+
 # ruff: noqa: SLF001 - torch gives these operators, which its own compiler calls, no public name
 ONEDNN = torch.ops.mkldnn
 SAMPLE_ROWS = 64
@@ -25,6 +27,28 @@ LAYOUT_ROWS = 4096
 """What oneDNN is told to lay the weights out for; any number of rows works."""
 NEEDED_GAIN = 1.03
 """Packed weights cannot be read back, so a tie goes to the plain layer."""
+
+
+FUSED: dict[Activation | None, tuple[str, str]] = {
+    None: ("none", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
+}
+"""What oneDNN applies in the same call, by its own names"""
+
+
+def pack_weight(weight: torch.Tensor) -> torch.Tensor:
+    """[out, in] in oneDNN's own layout: opaque, for `packed_linear` alone."""
+    return ONEDNN._reorder_linear_weight(weight.detach(), LAYOUT_ROWS)
+
+
+def packed_linear(
+    x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, activation: Activation | None = None
+) -> torch.Tensor:
+    """[..., in] to [..., out], in the weight's dtype"""
+    name, variant = FUSED[activation]
+    return ONEDNN._linear_pointwise(x, packed, bias, name, [], variant)
 
 
 class PackedLinear(nn.Module):
@@ -36,12 +60,12 @@ class PackedLinear(nn.Module):
         # some models ask a layer for its weight's dtype before they call it
         self.weight = torch.empty(0, dtype=linear.weight.dtype)
         # plain attributes: an opaque tensor can be neither saved nor moved, so it is no parameter
-        self.packed = ONEDNN._reorder_linear_weight(linear.weight.detach(), LAYOUT_ROWS)
+        self.packed = pack_weight(linear.weight)
         self.plain_bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] to [..., out], in the weight's dtype"""
-        return ONEDNN._linear_pointwise(x, self.packed, self.plain_bias, "none", [], "")
+        return packed_linear(x, self.packed, self.plain_bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.plain_bias is not None}"
@@ -59,14 +83,14 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 @torch.inference_mode()
-def packing_gain(linear: nn.Linear) -> float:
-    """How many times faster the packed layer is for SAMPLE_ROWS tokens on this machine; takes a few milliseconds."""
-    x = torch.randn(1, SAMPLE_ROWS, linear.in_features).to(linear.weight.dtype)
-    packed = PackedLinear(linear)
+def packing_gain(weight: torch.Tensor, bias: torch.Tensor | None) -> float:
+    """How many times faster a packed layer is for SAMPLE_ROWS tokens on this machine; takes a few milliseconds."""
+    x = torch.randn(1, SAMPLE_ROWS, weight.shape[1]).to(weight.dtype)
+    packed = pack_weight(weight)
     plain_seconds, packed_seconds = [], []
     for _ in range(5):  # in turns, so that a busy moment hits both
-        plain_seconds.append(_seconds(lambda: plain_linear(x, linear.weight, linear.bias)))
-        packed_seconds.append(_seconds(lambda: packed(x)))
+        plain_seconds.append(_seconds(lambda: plain_linear(x, weight, bias)))
+        packed_seconds.append(_seconds(lambda: packed_linear(x, packed, bias)))
     return min(plain_seconds[1:]) / min(packed_seconds[1:])
 
 
@@ -80,7 +104,7 @@ def pack_linears(model: nn.Module) -> int:
     if not linears:
         return 0
     largest = max((linear for _, _, linear in linears), key=lambda linear: linear.weight.numel())
-    if not can_pack(largest.weight.dtype) or packing_gain(largest) < NEEDED_GAIN:
+    if not can_pack(largest.weight.dtype) or packing_gain(largest.weight, largest.bias) < NEEDED_GAIN:
         return 0
     alike = [item for item in linears if item[2].weight.dtype == largest.weight.dtype]
     del linears, largest

@@ -1,4 +1,4 @@
-"""How many CPU threads a model uses."""
+"""How many CPU threads a model may use."""
 
 from __future__ import annotations
 
@@ -10,12 +10,3 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def set_threads(requested: int) -> int:
-    """Give torch `requested` threads, or one a core where it is 0; return their number."""
-    import torch
-
-    threads = requested or available_cores()
-    torch.set_num_threads(threads)
-    return threads

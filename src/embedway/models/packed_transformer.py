@@ -14,6 +14,7 @@ from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from embedway.models.attention import varlen_attention
+from embedway.models.packed_rows import packed_positions, with_spare_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from embedway.models.attention import PackedLayout
 
 ATTENTION_NAME = "embedway_packed"
-ROW_MULTIPLE = 16
-"""oneDNN compiles a kernel for each number of rows that it meets and keeps a thousand, of 0.4 MB each: mixed traffic
-cost 700 MB, measured. So a whole batch (not a sequence) gets up to 15 spare rows on a CPU, which no sequence sees."""
 UNKNOWN_TERMS = ("softcap", "position_bias", "s_aux", "head_mask")
 """What some models add to the scores through the interface and `varlen_attention` does not compute."""
 
@@ -93,18 +91,6 @@ class OneByOneTransformer:
         """int64 [total] to [total, hidden] in the model's dtype"""
         sequences = token_ids.split(layout.lengths.tolist())
         return torch.cat([self.model(input_ids=sequence[None])[0][0] for sequence in sequences])
-
-
-def with_spare_rows(ids: torch.Tensor) -> torch.Tensor:
-    """[total] to [total + spare]: on a CPU the last id is repeated up to the next multiple of ROW_MULTIPLE."""
-    spare = -len(ids) % ROW_MULTIPLE if ids.device.type == "cpu" else 0
-    return torch.cat([ids, ids[-1:].expand(spare)]) if spare else ids
-
-
-def packed_positions(layout: PackedLayout, first: int) -> torch.Tensor:
-    """int64 [total]: `first`, first + 1, … anew in each sequence."""
-    shift = torch.repeat_interleave(layout.cu_seqlens[:-1].long() - first, layout.lengths)
-    return torch.arange(len(shift), device=shift.device) - shift
 
 
 def first_position(model: nn.Module) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from embedway.models.attention import packed_layout
 from embedway.models.packed_transformer import OneByOneTransformer, PackedTransformer
+from embedway.models.sample_batch import sample_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -29,10 +29,9 @@ class SelfCheck:
     """What transformers itself computes for two short sequences. Made before anything about the model is changed."""
 
     def __init__(self, model: PreTrainedModel, spec: ModelSpec) -> None:
-        lengths = [min(length, spec.max_length) for length in SAMPLE_LENGTHS]
-        device = next(model.parameters()).device
-        self.layout: PackedLayout = packed_layout(np.cumsum([0, *lengths], dtype=np.int32), device)
-        self.token_ids = sample_token_ids(sum(lengths), spec).to(device)
+        batch, device = sample_batch(SAMPLE_LENGTHS, spec), next(model.parameters()).device
+        self.layout: PackedLayout = packed_layout(batch.cu_seqlens, device)
+        self.token_ids = torch.as_tensor(batch.token_ids).to(device, torch.int64)
         with torch.inference_mode():
             self.expected = OneByOneTransformer(model).hidden_states(self.token_ids, self.layout)
 
@@ -58,15 +57,6 @@ class SelfCheck:
         lengths = self.layout.lengths.tolist()
         pairs = zip(got.float().split(lengths), self.expected.float().split(lengths), strict=True)
         return max(((a - b).norm() / b.norm().clamp_min(1e-12)).nan_to_num(float("inf")).item() for a, b in pairs)
-
-
-def sample_token_ids(count: int, spec: ModelSpec) -> torch.Tensor:
-    """int64 [count]: ids spread over the vocabulary, none of them padding (some models skip it in their positions)."""
-    step = max(1, int(spec.vocab_size * 0.618))  # the golden ratio visits a range evenly, however many ids are drawn
-    ids = (torch.arange(1, count + 1) * step) % spec.vocab_size
-    if spec.pad_token_id is None:
-        return ids
-    return torch.where(ids == spec.pad_token_id, (ids + 1) % spec.vocab_size, ids)
 
 
 def windows_match(config: PreTrainedConfig, windows: list[int | None]) -> bool:

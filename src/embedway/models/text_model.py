@@ -10,6 +10,7 @@ import torch
 from embedway.models.attention import packed_layout
 from embedway.models.interface import PackedBatch
 from embedway.models.pooling import pool
+from embedway.models.torch_dense import TorchDense
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,7 +24,7 @@ class TokenEncoder(Protocol):
     """The transformer of a text model."""
 
     def hidden_states(self, token_ids: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
-        """int64 [total] to [total, hidden] in the model's dtype"""
+        """int64 [total] to [total, hidden] in a floating type of its own"""
         ...
 
 
@@ -38,13 +39,14 @@ class TextModel:
         *,
         dtype: torch.dtype,
         device: torch.device,
+        backend: str,
     ) -> None:
         self.dtype = str(dtype).removeprefix("torch.")
         self.device = str(device)
         self.dimension = spec.dimension
-        self.facts: dict[str, str] = {}
+        self.facts = {"backend": backend}
         self.encoder = encoder
-        self.dense = dense
+        self.dense = [TorchDense.of(module, device) for module in dense]
         self.pooling = spec.pooling
 
     @torch.inference_mode()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tokenizers
 
-from embedway.errors import StartupError, UnsupportedCheckpoint
+from embedway.errors import StartupError, TorchNotInstalled, UnsupportedCheckpoint
 from embedway.models.json_files import read_object
 
 if TYPE_CHECKING:
@@ -86,9 +86,15 @@ def difference(
 
 
 def load_auto_tokenizer(folder: str | Path) -> Any:
-    """AutoTokenizer of a local folder. It prints and warns a lot, but raises nothing of one kind."""
-    from transformers import AutoTokenizer
+    """AutoTokenizer of a local folder. It prints and warns a lot, but raises nothing of one kind.
 
+    Raises UnsupportedCheckpoint, or TorchNotInstalled where transformers is missing.
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ModuleNotFoundError as error:
+        what = f"a tokenizer without a tokenizer.json ({folder})"
+        raise TorchNotInstalled(what=what, package="transformers") from error
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:

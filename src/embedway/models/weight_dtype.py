@@ -1,0 +1,187 @@
+"""The type in which a model computes: measured at start, and checked against float32 on this machine. No torch.
+
+`auto` is the fastest type whose vectors stay within WORST_COSINE of float32's. CPUs differ too much for a rule: float16
+matrix products are as fast as bfloat16's on one and 17 times slower on another.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from embedway.errors import InvalidSetting
+from embedway.kernels.native import GemmType
+from embedway.models.json_files import read_object
+from embedway.models.native_model import NativeModel
+from embedway.models.reference_encoder import ReferenceEncoder
+from embedway.models.sample_batch import sample_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from embedway.kernels.native import EncoderShape, EncoderWeights, Floats
+    from embedway.model_spec import ModelSpec
+    from embedway.models.dense import Dense
+    from embedway.models.interface import EmbeddingModel, PackedBatch
+
+    MakeModel: TypeAlias = Callable[[GemmType, EncoderWeights], EmbeddingModel]
+
+logger = logging.getLogger("embedway.models")
+
+BY_EXACTNESS: tuple[GemmType, ...] = ("float32", "float16", "bfloat16")
+WORST_COSINE = 0.9999
+"""To float32, for a type that `auto` chooses."""
+BROKEN_COSINE = {"float32": 0.99999, "float16": 0.98, "bfloat16": 0.98}
+"""Below it, rounding is no excuse: what computes the type is at fault."""
+NEEDED_GAIN = 1.05
+"""Speeds closer than this are a tie, which the more exact type wins: float32 above all."""
+
+CHECK_LENGTHS = (5, 12)
+TIMED_LENGTHS = ((12,), (8, 12, 16, 16, 16, 16, 20, 24))
+"""A short query, and a batch."""
+TIMED_PARAMETERS = 12_000_000
+"""Of a large model the first layers are timed, up to so many weights: each layer does the same work."""
+ROUNDS = 7
+SECONDS = 0.4
+PATIENCE = 2
+HOPELESS = 2.0
+"""After PATIENCE rounds, a type that is so many times slower than the fastest is not timed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartCheck:
+    """Two short sequences, and what they must come out as."""
+
+    batch: PackedBatch
+    expected: Floats
+
+    @classmethod
+    def of(cls, spec: ModelSpec, shape: EncoderShape, weights: EncoderWeights, dense: tuple[Dense, ...]) -> StartCheck:
+        reference = NativeModel(spec, ReferenceEncoder(shape, weights), dense, dtype="float32", backend="numpy")
+        batch = sample_batch(CHECK_LENGTHS, spec)
+        return cls(batch, reference.embed(batch))
+
+    def worst_cosine(self, model: EmbeddingModel) -> float:
+        """Of the model's vectors to the expected ones; -1 where one is not finite."""
+        a, b = model.embed(self.batch).astype(np.float64), self.expected.astype(np.float64)
+        cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+        return float(np.nan_to_num(cosines, nan=-1.0).min())
+
+
+def load_in_best_type(
+    asked: str,
+    possible: Sequence[GemmType],
+    *,
+    spec: ModelSpec,
+    weights: EncoderWeights,
+    make: MakeModel,
+    check: StartCheck,
+) -> EmbeddingModel | None:
+    """The model in the type that was asked for, or for `auto` in the best of the possible ones (float32 is one).
+
+    It has passed its check. None where what computes it gives wrong vectors in every type that came into question.
+    """
+    gains: dict[GemmType, float] = {}
+    if asked == "auto" and len(possible) > 1:
+        samples = [sample_batch(lengths, spec) for lengths in TIMED_LENGTHS]
+        some = first_layers(weights)
+        gains = measure_gains({dtype: make(dtype, some) for dtype in possible}, samples)
+    order = preference(gains) if asked == "auto" else [check_dtype(asked)]
+    for dtype in order:
+        model = make(dtype, weights)
+        cosine = check.worst_cosine(model)
+        limit = max(BROKEN_COSINE[dtype], WORST_COSINE if asked == "auto" else 0)
+        if cosine >= limit:
+            how = describe(gains) if gains else "the only type here" if asked == "auto" else "as asked"
+            model.facts["dtype_choice"] = f"{how}; cosine to exact {cosine:.6f}"
+            return model
+        logger.warning("%s: %s is too far from float32 here, cosine %.6f", spec.name, dtype, cosine)
+        del model  # never two copies of a model
+    return None
+
+
+def measure_gains(
+    models: Mapping[GemmType, EmbeddingModel],
+    samples: Sequence[PackedBatch],
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[GemmType, float]:
+    """How many times float32's speed each type reaches: best times of alternating runs, each sample of one weight."""
+    best = {dtype: [math.inf] * len(samples) for dtype in models}
+    for model in models.values():  # first calls compile and allocate
+        for sample in samples:
+            model.embed(sample)
+    started_at = clock()
+    for i in range(ROUNDS):
+        for dtype in contenders(best) if i >= PATIENCE else best:
+            for j, sample in enumerate(samples):
+                began = clock()
+                models[dtype].embed(sample)
+                best[dtype][j] = min(best[dtype][j], clock() - began)
+        if clock() - started_at > SECONDS:
+            break
+    return {dtype: 1 / _relative_time(times, best["float32"]) for dtype, times in best.items()}
+
+
+def contenders(best: Mapping[GemmType, list[float]]) -> list[GemmType]:
+    """Types worth another run; float32 always is, since the others are measured against it."""
+    fastest = min(math.prod(times) for times in best.values())
+    return [
+        dtype
+        for dtype, times in best.items()
+        if dtype == "float32" or math.prod(times) <= fastest * HOPELESS ** len(times)
+    ]
+
+
+def preference(gains: Mapping[GemmType, float]) -> list[GemmType]:
+    """Types from the best one to float32, which needs no other behind it: it cannot be too inexact."""
+    left, order = dict(gains or {"float32": 1.0}), []
+    while "float32" in left:
+        fastest = max(left.values())
+        ties = [dtype for dtype, gain in left.items() if gain * NEEDED_GAIN >= fastest]
+        order.append(min(ties, key=BY_EXACTNESS.index))
+        del left[order[-1]]
+    return order
+
+
+def describe(gains: Mapping[GemmType, float]) -> str:
+    parts = [f"{dtype} {gain:.2g}x" for dtype, gain in gains.items() if dtype != "float32"]
+    return f"measured: {', '.join(parts)} of float32's speed"
+
+
+def first_layers(weights: EncoderWeights) -> EncoderWeights:
+    layer = weights.layers[0]
+    matrices = (layer.qkv_weight, layer.attention_weight, layer.up_weight, layer.down_weight)
+    count = max(1, TIMED_PARAMETERS // sum(matrix.size for matrix in matrices))
+    return replace(weights, layers=weights.layers[:count])
+
+
+def check_dtype(dtype: str) -> GemmType:
+    """Raise InvalidSetting for what is not a type."""
+    found = next((known for known in BY_EXACTNESS if known == dtype), None)
+    if found is None:
+        raise InvalidSetting(setting="--dtype", problem=f"{dtype!r} is not auto, {', '.join(BY_EXACTNESS)}")
+    return found
+
+
+def declared_dtype(spec: ModelSpec) -> GemmType:
+    """`auto` on CUDA: the checkpoint's own 16-bit type, else bfloat16."""
+    config = read_object(Path(spec.folder), "config.json")
+    if config is not None:
+        for part in (config.object("text_config"), config):
+            declared = part.text("dtype") or part.text("torch_dtype")
+            if declared in ("float16", "bfloat16"):
+                return check_dtype(declared)
+    return "bfloat16"
+
+
+def _relative_time(times: list[float], exact_times: list[float]) -> float:
+    """Geometric mean of the samples' ratios."""
+    ratios = [time / exact for time, exact in zip(times, exact_times, strict=True)]
+    return math.prod(ratios) ** (1 / len(ratios))
