@@ -50,7 +50,7 @@ class Settings(BaseModel):
     )
     revision: str | None = setting(None, MODEL, "The model's branch, tag or commit on the Hub.")
     download_dir: Path | None = setting(None, MODEL, "Folder for downloaded models. By default the Hub cache.")
-    dtype: Dtype = setting("auto", MODEL, "The type of the weights; auto is float32 on a CPU.")
+    dtype: Dtype = setting("auto", MODEL, "The type of the weights; auto is the fastest that is exact, measured.")
     device: str = setting(
         "auto", MODEL, "Where the model runs: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
     )
