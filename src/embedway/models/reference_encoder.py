@@ -1,4 +1,4 @@
-"""The encoder of BERT's kind in plain numpy, float32, one sequence at a time: slow, and easy to check by reading.
+"""The encoder of BERT's kind in plain numpy, float32: slow, and easy to check by reading.
 
 The native library and the fused torch encoder are compared with it at every start (`weight_dtype.py`), on the machine
 and the weights that they will run with.
@@ -44,22 +44,20 @@ class ReferenceEncoder:
 
     def hidden_states(self, token_ids: npt.NDArray[np.int32], cu_seqlens: npt.NDArray[np.int32]) -> Floats:
         """float32 [total, hidden]"""
-        return np.concatenate([self._sequence(ids) for ids in np.split(token_ids, cu_seqlens[1:-1])])
-
-    def _sequence(self, ids: npt.NDArray[np.int32]) -> Floats:
-        """int32 [length] to [length, hidden]"""
-        w, first = self.weights, self.shape.first_position
-        hidden = w.word_table[ids] + w.position_table[first : first + len(ids)]
+        w, lengths = self.weights, np.diff(cu_seqlens)
+        positions = np.concatenate([np.arange(length) for length in lengths]) + self.shape.first_position
+        hidden = w.word_table[token_ids] + w.position_table[positions]
         if w.token_type is not None:
             hidden += w.token_type
         hidden = self._norm(hidden, w.norm_weight, w.norm_bias)
-        bias = None if w.relative_bias is None else bias_of(w.relative_bias, len(ids))
         for layer in w.layers:
-            hidden = self._layer(hidden, layer, bias)
+            hidden = self._layer(hidden, layer, cu_seqlens)
         return hidden
 
-    def _layer(self, hidden: Floats, layer: LayerWeights, bias: Floats | None) -> Floats:
-        mixed = self._attend(hidden @ layer.qkv_weight.T + layer.qkv_bias, bias)
+    def _layer(self, hidden: Floats, layer: LayerWeights, cu_seqlens: npt.NDArray[np.int32]) -> Floats:
+        """[total, hidden] to the same"""
+        qkv = hidden @ layer.qkv_weight.T + layer.qkv_bias
+        mixed = np.concatenate([self._attend(sequence) for sequence in np.split(qkv, cu_seqlens[1:-1])])
         mixed = mixed @ layer.attention_weight.T + layer.attention_bias
         hidden = self._norm(hidden + mixed, layer.attention_norm_weight, layer.attention_norm_bias)
         wide = ACTIVATIONS[self.shape.activation](hidden @ layer.up_weight.T + layer.up_bias)
@@ -67,13 +65,13 @@ class ReferenceEncoder:
             hidden + wide @ layer.down_weight.T + layer.down_bias, layer.output_norm_weight, layer.output_norm_bias
         )
 
-    def _attend(self, qkv: Floats, bias: Floats | None) -> Floats:
-        """[length, 3 · hidden] to [length, hidden]"""
+    def _attend(self, qkv: Floats) -> Floats:
+        """One sequence: [length, 3 · hidden] to [length, hidden]"""
         heads = self.shape.num_heads
         q, k, v = qkv.reshape(len(qkv), 3, heads, -1).transpose(1, 2, 0, 3)  # each [heads, length, size]
         scores = q @ k.swapaxes(1, 2) / np.float32(math.sqrt(q.shape[2]))
-        if bias is not None:
-            scores = scores + bias
+        if self.weights.relative_bias is not None:
+            scores = scores + bias_of(self.weights.relative_bias, len(qkv))
         shares = np.exp(scores - scores.max(axis=2, keepdims=True))
         shares /= shares.sum(axis=2, keepdims=True)
         return (shares @ v).swapaxes(0, 1).reshape(len(qkv), -1)
