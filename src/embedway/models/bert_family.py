@@ -8,6 +8,7 @@ Weights come from `bert_weights.py`, so transformers is not imported.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -40,9 +41,14 @@ def load_bert_family(
     place = torch.device(device)
     weights, dense = read_weights(spec, config), load_dense_modules(spec)
 
+    @functools.cache
+    def pays(dtype: torch.dtype) -> bool:
+        return place.type == "cpu" and pays_to_pack(weights.layers[0], dtype)
+
     def make(gemm_type: GemmType, weights: EncoderWeights) -> TextModel:
-        encoder = FusedBert(config.shape, weights, dtype=TORCH_TYPES[gemm_type], device=place)
-        backend = "torch, fused encoder" + (" with oneDNN" if encoder.is_packed else "")
+        pack = pays(TORCH_TYPES[gemm_type])
+        encoder = FusedBert(config.shape, weights, dtype=TORCH_TYPES[gemm_type], device=place, pack=pack)
+        backend = "torch, fused encoder" + (" with oneDNN" if pack else "")
         return TextModel(spec, encoder, dense, dtype=TORCH_TYPES[gemm_type], device=place, backend=backend)
 
     check = StartCheck.of(spec, config.shape, weights, dense)
@@ -50,6 +56,14 @@ def load_bert_family(
     possible = [name for name in BY_EXACTNESS if name == "float32" or can_pack(TORCH_TYPES[name])] if on_cpu else []
     asked = declared_dtype(spec) if dtype == "auto" and not on_cpu else dtype
     return load_in_best_type(asked, possible, spec=spec, weights=weights, make=make, check=check)
+
+
+def pays_to_pack(layer: LayerWeights, dtype: torch.dtype) -> bool:
+    """Whether oneDNN's own layout of the weights is faster on this CPU."""
+    if not can_pack(dtype):
+        return False
+    weight, bias = (torch.from_numpy(x).to(dtype) for x in (layer.up_weight, layer.up_bias))
+    return packing_gain(weight, bias) >= NEEDED_GAIN
 
 
 class Linear(NamedTuple):
@@ -99,14 +113,19 @@ class FusedBert:
     """A `text_model.TokenEncoder`. Tables stay float32; on a CPU they stay where `weights` has them."""
 
     def __init__(
-        self, shape: EncoderShape, weights: EncoderWeights, *, dtype: torch.dtype, device: torch.device
+        self,
+        shape: EncoderShape,
+        weights: EncoderWeights,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        pack: bool,
     ) -> None:
-        self.shape, self.dtype, self.device = shape, dtype, device
+        self.shape, self.dtype, self.device, self.is_packed = shape, dtype, device, pack
         self.words = self._float32(weights.word_table)
         self.positions = self._float32(weights.position_table)
         self.token_type = None if weights.token_type is None else self._float32(weights.token_type)
         self.norm = self._norm(weights.norm_weight, weights.norm_bias)
-        self.is_packed = self._pays_to_pack(weights.layers[0])
         self.layers = [self._layer(layer) for layer in weights.layers]
         self.relative_bias = None if weights.relative_bias is None else self._float32(weights.relative_bias).to(dtype)
         self.square_bias = torch.empty(0, 0, 0)
@@ -153,12 +172,6 @@ class FusedBert:
 
     def _norm(self, weight: Floats, bias: Floats) -> Norm:
         return Norm(self._float32(weight), self._float32(bias), self.shape.layer_norm_eps)
-
-    def _pays_to_pack(self, layer: LayerWeights) -> bool:
-        if self.device.type != "cpu" or not can_pack(self.dtype):
-            return False
-        weight, bias = (torch.from_numpy(x).to(self.dtype) for x in (layer.up_weight, layer.up_bias))
-        return packing_gain(weight, bias) >= NEEDED_GAIN
 
     def _float32(self, values: Floats) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device)
