@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 class StandIn(ReferenceEncoder):
     """In the native library's place where that may be missing: its signature, numpy's arithmetic."""
 
+    threads_asked = 0
+
     def __init__(self, shape: EncoderShape, weights: EncoderWeights, *, gemm_type: GemmType, threads: int) -> None:
         super().__init__(shape, weights)
+        StandIn.threads_asked = threads
 
 
 @pytest.fixture

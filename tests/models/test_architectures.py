@@ -55,6 +55,7 @@ def test_a_bert_on_a_cpu_runs_in_the_native_library(spec: ModelSpec) -> None:
     model = load_model(spec, dtype="auto", device="cpu", threads=2)
     assert isinstance(model, NativeModel)
     assert model.facts["backend"] == "native"
+    assert vars(type(model.encoder))["threads_asked"] == 2
 
 
 @pytest.mark.usefixtures("native_stand_in")
