@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import read_machine
 from embedway.config import DEFAULT_MODEL
 from embedway.engine.batch import num_squares, pack
 from embedway.engine.batch_time_model import BatchTime
@@ -25,7 +25,7 @@ from embedway.engine.warm_up import warm_up
 from embedway.models.architectures import load_model
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
-from embedway.models.cpu_threads import set_threads
+from embedway.models.cpu_threads import available_cores
 from embedway.models.interface import EmbeddingModel
 
 Lengths = npt.NDArray[np.int64]
@@ -109,9 +109,9 @@ def main() -> None:
     arguments = parser.parse_args()
     clock = time.thread_time if arguments.cpu_time else time.perf_counter
     spec = read_spec(locate(arguments.model), name=arguments.model)
-    threads = set_threads(1 if arguments.cpu_time else arguments.threads)
-    model = load_model(spec, dtype=arguments.dtype, device="cpu")
-    print(f"{describe_machine()}\n{spec.name}, {model.dtype}, {threads} threads{', CPU time' * arguments.cpu_time}")
+    threads = 1 if arguments.cpu_time else arguments.threads or available_cores()
+    model = load_model(spec, dtype=arguments.dtype, device="cpu", threads=threads)
+    print(f"{read_machine()}\n{spec.name}, {model.dtype}, {threads} threads{', CPU time' * arguments.cpu_time}")
     began = clock()
     time_model = warm_up(model, max_length=spec.max_length, vocab_size=spec.vocab_size, clock=clock)
     print(f"Warm-up {(clock() - began) * 1000:.0f} ms: {time_model.coefficients}\n")

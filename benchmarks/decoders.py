@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import read_machine
 from embedway.model_spec import ModelSpec
 from embedway.models.architectures import load_model
 from embedway.models.cpu_threads import available_cores
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=available_cores())
     arguments = parser.parse_args()
-    print(describe_machine())
+    print(read_machine())
     print("| shape | lengths | contestant | tokens/s | ratio | worst cosine to padded |")
     print("|---|---|---|---|---|---|")
     various = mixed(arguments.texts, 12, 512)

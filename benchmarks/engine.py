@@ -35,7 +35,7 @@ from benchmarks.vector_distance import worst_cosine
 from embedway.config import Dtype
 from embedway.models.architectures import load_model
 from embedway.models.checkpoint import read_spec
-from embedway.models.cpu_threads import set_threads
+from embedway.models.cpu_threads import available_cores
 from embedway.models.interface import EmbeddingModel, PackedBatch
 
 BATCH_TOKENS = 1024
@@ -106,7 +106,7 @@ class ModelBench:
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         spec = read_spec(folder, name=name)
-        self.ours = {dtype: load_model(spec, dtype=dtype, device="cpu") for dtype in dtypes}
+        self.ours = {dtype: load_model(spec, dtype=dtype, device="cpu", threads=available_cores()) for dtype in dtypes}
         self.theirs = {
             dtype: SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": getattr(torch, dtype)})
             for dtype in PEER_DTYPES
@@ -202,7 +202,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS / "engine.json")
     arguments = parser.parse_args()
-    set_threads(0)
     result = Engine(
         machine=read_machine(),
         date=today(),

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from benchmarks.decoders import SHAPES, contestants, mixed, uniform
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ class StandIn(ReferenceEncoder):
     """In the native library's place where that may be missing: its signature, numpy's arithmetic."""
 
     threads_asked = 0
+    instruction_set = "numpy"
 
     def __init__(self, shape: EncoderShape, weights: EncoderWeights, *, gemm_type: GemmType, threads: int) -> None:
         super().__init__(shape, weights)

@@ -54,7 +54,7 @@ def test_the_model_runs_in_the_type_that_was_asked_for(spec: ModelSpec, dtype: s
 def test_a_bert_on_a_cpu_runs_in_the_native_library(spec: ModelSpec) -> None:
     model = load_model(spec, dtype="auto", device="cpu", threads=2)
     assert isinstance(model, NativeModel)
-    assert model.facts["backend"] == "native"
+    assert model.facts["backend"] == "native (numpy)"
     assert vars(type(model.encoder))["threads_asked"] == 2
 
 
@@ -120,6 +120,8 @@ from embedway.kernels import native
 from embedway.models.reference_encoder import ReferenceEncoder
 
 class StandIn(ReferenceEncoder):
+    instruction_set = "numpy"
+
     def __init__(self, shape, weights, *, gemm_type, threads):
         super().__init__(shape, weights)
 

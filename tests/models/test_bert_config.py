@@ -56,7 +56,7 @@ def test_activations_are_known_by_transformers_names(tmp_path: Path, name: str, 
         {"add_cross_attention": True},
         {"quantization_config": {"bits": 4}},
         {"num_attention_heads": 5},
-        {"hidden_size": 512, "num_attention_heads": 2},
+        {"hidden_size": 1024, "num_attention_heads": 2},
     ],
     ids=str,
 )

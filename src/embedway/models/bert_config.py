@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedway.kernels.native import EncoderShape
+from embedway.kernels.native import LARGEST_HEAD, EncoderShape
 from embedway.models.json_files import JsonObject, read_object
 
 if TYPE_CHECKING:
     from embedway.kernels.native import Activation
     from embedway.model_spec import ModelSpec
 
-LARGEST_HEAD = 128
 MPNET_FIRST_POSITION = 2
 """MPNet numbers positions from its own padding index, 1, whatever the configuration says."""
 ACTIVATIONS: dict[str, Activation] = {

@@ -32,7 +32,8 @@ def load_native(spec: ModelSpec, config: EncoderConfig, *, dtype: str, threads: 
 
     def make(gemm_type: GemmType, weights: EncoderWeights) -> NativeModel:
         encoder = native.NativeEncoder(config.shape, weights, gemm_type=gemm_type, threads=threads)
-        return NativeModel(spec, encoder, dense, dtype=gemm_type, backend="native")
+        backend = f"native ({encoder.instruction_set})"
+        return NativeModel(spec, encoder, dense, dtype=gemm_type, backend=backend)
 
     check = StartCheck.of(spec, config.shape, weights, dense)
     try:
