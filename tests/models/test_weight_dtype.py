@@ -137,7 +137,8 @@ class Bench:
         self.alive: weakref.WeakSet[NativeModel] = weakref.WeakSet()
         self.most_alive = 0
 
-    def make(self, dtype: GemmType, weights: EncoderWeights) -> NativeModel:
+    def make(self, dtype: GemmType, weights: EncoderWeights, threads: int) -> NativeModel:
+        assert threads == (4 if weights is self.weights else 1)
         encoder = ReferenceEncoder(self.config.shape, weights)
         model = NoisyModel(self.spec, encoder, (), dtype=dtype, backend="numpy")
         model.noise = self.noise[dtype]
@@ -153,6 +154,7 @@ class Bench:
             spec=self.spec,
             weights=self.weights,
             make=self.make,
+            threads=4,
             check=self.check,
         )
 

@@ -37,7 +37,6 @@ def load_bert_family(
     spec: ModelSpec, config: EncoderConfig, *, dtype: str, device: str, threads: int
 ) -> EmbeddingModel | None:
     """The fused model; None where it fails its check. Raises UnsupportedCheckpoint."""
-    torch.set_num_threads(threads)
     place = torch.device(device)
     weights, dense = read_weights(spec, config), load_dense_modules(spec)
 
@@ -45,7 +44,8 @@ def load_bert_family(
     def pays(dtype: torch.dtype) -> bool:
         return place.type == "cpu" and pays_to_pack(weights.layers[0], dtype)
 
-    def make(gemm_type: GemmType, weights: EncoderWeights) -> TextModel:
+    def make(gemm_type: GemmType, weights: EncoderWeights, threads: int) -> TextModel:
+        torch.set_num_threads(threads)  # the whole process's, so the last model's count
         pack = pays(TORCH_TYPES[gemm_type])
         encoder = FusedBert(config.shape, weights, dtype=TORCH_TYPES[gemm_type], device=place, pack=pack)
         backend = "torch, fused encoder" + (" with oneDNN" if pack else "")
@@ -55,7 +55,7 @@ def load_bert_family(
     on_cpu = place.type == "cpu"
     possible = [name for name in BY_EXACTNESS if name == "float32" or can_pack(TORCH_TYPES[name])] if on_cpu else []
     asked = declared_dtype(spec) if dtype == "auto" and not on_cpu else dtype
-    return load_in_best_type(asked, possible, spec=spec, weights=weights, make=make, check=check)
+    return load_in_best_type(asked, possible, spec=spec, weights=weights, make=make, threads=threads, check=check)
 
 
 def pays_to_pack(layer: LayerWeights, dtype: torch.dtype) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from embedway.errors import InvalidSetting
 from embedway.kernels.native import GemmType
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from embedway.models.dense import Dense
     from embedway.models.interface import EmbeddingModel, PackedBatch
 
-    MakeModel: TypeAlias = Callable[[GemmType, EncoderWeights], EmbeddingModel]
+    MakeModel: TypeAlias = Callable[[GemmType, EncoderWeights, int], EmbeddingModel]
+    """(type, weights, threads) → model"""
 
 logger = logging.getLogger("embedway.models")
 
@@ -47,8 +49,8 @@ TIMED_LENGTHS = ((12,), (8, 12, 16, 16, 16, 16, 20, 24))
 """A short query, and a batch."""
 TIMED_PARAMETERS = 12_000_000
 """Of a large model the first layers are timed, up to so many weights: each layer does the same work."""
-ROUNDS = 7
-SECONDS = 0.5
+ROUNDS = 5
+SECONDS = 0.25
 """No round begins after so long, but the first."""
 PATIENCE = 2
 HOPELESS = 2.0
@@ -66,7 +68,9 @@ class StartCheck:
     def of(cls, spec: ModelSpec, shape: EncoderShape, weights: EncoderWeights, dense: tuple[Dense, ...]) -> StartCheck:
         reference = NativeModel(spec, ReferenceEncoder(shape, weights), dense, dtype="float32", backend="numpy")
         batch = sample_batch(CHECK_LENGTHS, spec)
-        return cls(batch, reference.embed(batch))
+        # numpy's own threads spin while they wait: on a busy machine that took ten times as long
+        with threadpool_limits(1, user_api="blas"):
+            return cls(batch, reference.embed(batch))
 
     def worst_cosine(self, model: EmbeddingModel) -> float:
         """Of the model's vectors to the expected ones; -1 where one is not finite."""
@@ -82,6 +86,7 @@ def load_in_best_type(
     spec: ModelSpec,
     weights: EncoderWeights,
     make: MakeModel,
+    threads: int,
     check: StartCheck,
 ) -> EmbeddingModel | None:
     """The model in the type that was asked for, or for `auto` in the best of the possible ones (float32 is one).
@@ -92,10 +97,10 @@ def load_in_best_type(
     if asked == "auto" and len(possible) > 1:
         samples = [sample_batch(lengths, spec) for lengths in TIMED_LENGTHS]
         some = first_layers(weights)
-        gains = measure_gains({dtype: make(dtype, some) for dtype in possible}, samples)
+        gains = measure_gains({dtype: make(dtype, some, 1) for dtype in possible}, samples)
     order = preference(gains) if asked == "auto" else [check_dtype(asked)]
     for dtype in order:
-        model = make(dtype, weights)
+        model = make(dtype, weights, threads)
         cosine = check.worst_cosine(model)
         limit = max(BROKEN_COSINE[dtype], WORST_COSINE if asked == "auto" else 0)
         if cosine >= limit:
@@ -111,9 +116,12 @@ def measure_gains(
     models: Mapping[GemmType, EmbeddingModel],
     samples: Sequence[PackedBatch],
     *,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = time.thread_time,
 ) -> dict[GemmType, float]:
-    """How many times float32's speed each type reaches: best times of alternating runs, each sample of one weight."""
+    """How many times float32's speed each type reaches: best times of alternating runs, each sample of one weight.
+
+    The models have one thread, and the clock is that thread's: a busy machine does not stop it.
+    """
     best = {dtype: [math.inf] * len(samples) for dtype in models}
     started_at = clock()
     for model in models.values():  # first calls compile and allocate
