@@ -29,8 +29,11 @@ def test_a_server_embeds_minilm_and_no_process_of_it_has_torch() -> None:
     with RunningServer("--truncate", "end", environment=without_torch.ENVIRONMENT) as server:
         answer = httpx.post(f"{server.url}/v1/embeddings", json={"model": MODEL, "input": texts}, timeout=60)
         assert answer.status_code == 200, answer.text
+        versions = httpx.get(f"{server.url}/server_info").json()["versions"]
         root = psutil.Process(server.process.pid)
         maps = [region.path for process in [root, *root.children(recursive=True)] for region in process.memory_maps()]
+    assert versions["tokenizers"]
+    assert versions["torch"] is versions["transformers"] is None
     vectors = np.array([item["embedding"] for item in answer.json()["data"]])
     exact = Embedder(MODEL, dtype="float32").embed(texts, truncate="end")
     assert (vectors * exact).sum(axis=1).min() >= 0.9999

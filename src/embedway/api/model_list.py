@@ -63,12 +63,20 @@ async def server_info(request: Request) -> dict[str, Any]:
     engines = [None if status is None else msgspec.structs.asdict(status) for status in context.engine.statuses()]
     return {
         "version": __version__,
-        "versions": {name: importlib.metadata.version(name) for name in ("tokenizers", "transformers", "torch")},
+        "versions": {name: _installed_version(name) for name in ("tokenizers", "transformers", "torch")},
         "uptime_seconds": round(time.time() - context.started_at, 1),
         "api_key_required": bool(context.settings.api_key),
         "settings": settings,
         "engines": engines,
     }
+
+
+def _installed_version(package: str) -> str | None:
+    """None where it is not installed: torch and transformers are an extra."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _card(context: ApiContext, name: str) -> dict[str, Any]:
