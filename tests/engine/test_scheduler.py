@@ -179,20 +179,19 @@ def test_the_memory_bound_holds_whatever_the_prediction_says() -> None:
 
 
 def native_encoder_ms(lengths: np.ndarray) -> float:
-    """Two threads: chunks of at most 128 tokens, each on the thread that is free first; both share a single chunk."""
-    chunks = [0.0]
-    num_tokens = 0
-    for length in lengths:
-        if num_tokens + length > 128 and num_tokens:
-            chunks.append(0.0)
-            num_tokens = 0
-        num_tokens += length
-        chunks[-1] += 0.059 * length + 2e-5 * float(length) ** 2
-    if len(chunks) == 1:
-        return 0.1 + 0.53 * chunks[0]
+    """Two threads, as `kernels/src/encoder.cpp` shares out a batch: even chunks, or one that both compute together."""
+    rounds = -(-int(lengths.sum()) // 256)
+    tokens, costs = np.zeros((2, min(2 * rounds, len(lengths))))
+    for length in sorted(lengths, reverse=True):
+        least = int(tokens.argmin())
+        tokens[least] += length
+        costs[least] += 0.059 * length + 2e-5 * float(length) ** 2
+    even = lengths.sum() / (2 * rounds)
+    if even < 48 or tokens.max() > 1.15 * even:
+        return 0.1 + 0.53 * float(costs.sum())
     threads = [0.0, 0.0]
-    for chunk in chunks:
-        threads[threads.index(min(threads))] += chunk
+    for cost in costs:
+        threads[threads.index(min(threads))] += float(cost)
     return 0.1 + max(threads)
 
 
