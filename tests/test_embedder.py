@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def embedder(folder: Path) -> Embedder:
-    return Embedder(folder, threads=1)
+    return Embedder(folder, dtype="float32", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +123,14 @@ def test_a_default_prompt_that_the_pooling_leaves_out_is_sentence_transformers(t
         "bert", tmp_path / "model", prompts=PROMPTS, default_prompt_name="query", include_prompt=False
     )
 
-    assert close(Embedder(made, threads=1).embed(TEXTS), SentenceTransformer(str(made), device="cpu").encode(TEXTS))
+    assert close(
+        Embedder(made, dtype="float32", threads=1).embed(TEXTS),
+        SentenceTransformer(str(made), device="cpu").encode(TEXTS),
+    )
 
 
 def test_a_prompt_that_the_pooling_leaves_out_cannot_be_cut_off(tmp_path: Path) -> None:
-    made = Embedder(tiny_checkpoint("bert", tmp_path / "model", include_prompt=False), threads=1)
+    made = Embedder(tiny_checkpoint("bert", tmp_path / "model", include_prompt=False), dtype="float32", threads=1)
 
     with pytest.raises(InvalidValue, match="'truncate' is 'start', which would cut off the prompt of 'texts'"):
         made.embed("the cat " * 100, prompt="search: ", truncate="start")
@@ -155,7 +158,7 @@ def test_many_texts_have_no_limit_together(embedder: Embedder) -> None:
 
 def test_dimensions_cut_and_renormalise_where_they_may(folder: Path, embedder: Embedder) -> None:
     full = embedder.embed(TEXTS)
-    cut = Embedder(folder, threads=1, matryoshka=True).embed(TEXTS, dimensions=8)
+    cut = Embedder(folder, dtype="float32", threads=1, matryoshka=True).embed(TEXTS, dimensions=8)
 
     assert close(cut, full[:, :8] / np.linalg.norm(full[:, :8], axis=1, keepdims=True))
     with pytest.raises(DimensionsNotSupported):
@@ -163,14 +166,14 @@ def test_dimensions_cut_and_renormalise_where_they_may(folder: Path, embedder: E
 
 
 def test_dimensions_hold_for_an_empty_list_too(folder: Path, embedder: Embedder) -> None:
-    assert Embedder(folder, threads=1, matryoshka=True).embed([], dimensions=8).shape == (0, 8)
+    assert Embedder(folder, dtype="float32", threads=1, matryoshka=True).embed([], dimensions=8).shape == (0, 8)
     with pytest.raises(DimensionsNotSupported):
         embedder.embed([], dimensions=8)
 
 
 def test_without_normalize_it_is_the_models_own_vector(tmp_path: Path) -> None:
     made = tiny_checkpoint("bert", tmp_path / "model", normalize=False)
-    plain = Embedder(made, threads=1).embed(TEXTS, normalize=False)
+    plain = Embedder(made, dtype="float32", threads=1).embed(TEXTS, normalize=False)
 
     assert close(plain, SentenceTransformer(str(made), device="cpu").encode(TEXTS))
     assert not close(np.linalg.norm(plain, axis=1), 1)
@@ -315,7 +318,7 @@ class NeverFinite:
 
 
 def test_a_vector_that_is_not_finite_is_named_and_never_returned(folder: Path) -> None:
-    made = Embedder(folder, threads=1, max_batch_tokens=4)
+    made = Embedder(folder, dtype="float32", threads=1, max_batch_tokens=4)
     made._runner = ModelRunner(NeverFinite())
 
     with pytest.raises(NonFiniteVector, match=r"'texts\[5\]'"):
@@ -332,7 +335,7 @@ def test_a_tokenizer_without_tokenizer_json_is_converted(folder: Path, embedder:
     (old / "vocab.txt").write_text("\n".join(token for token, _ in vocabulary), encoding="utf-8")
     (old / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": false}')
 
-    made = Embedder(old, threads=1)
+    made = Embedder(old, dtype="float32", threads=1)
 
     assert not (old / "tokenizer.json").exists()
     texts = ["the cat sat on the mat", "what is a vector?"]

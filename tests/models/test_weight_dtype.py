@@ -214,6 +214,14 @@ def test_only_the_first_layers_of_a_large_model_are_timed(tmp_path: Path, monkey
     assert len(first_layers(weights).layers) == 1
 
 
+def test_a_large_model_is_checked_on_fewer_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, {"float32": 0.0})
+    small = bench.check.batch.num_sequences
+    monkeypatch.setattr(weight_dtype, "CHECK_PARAMETERS", 1)
+    large = StartCheck.of(bench.spec, bench.config.shape, bench.weights, ()).batch.num_sequences
+    assert small == weight_dtype.MOST_CHECKS * large
+
+
 def test_an_unknown_type_is_a_setting_error() -> None:
     with pytest.raises(InvalidSetting, match="int3"):
         check_dtype("int3")

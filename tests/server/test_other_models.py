@@ -65,7 +65,7 @@ class Served:
 
 @contextmanager
 def serve(folder: Path, *arguments: str) -> Generator[Served]:
-    with RunningServer(str(folder), *arguments) as server:
+    with RunningServer(str(folder), "--dtype", "float32", *arguments) as server:
         yield Served(folder, server.url)
 
 

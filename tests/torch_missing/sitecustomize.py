@@ -8,7 +8,6 @@ from importlib.abc import MetaPathFinder
 from importlib.metadata import Distribution, PackageNotFoundError
 
 MISSING = ("torch", "transformers", "sentence_transformers")
-find_distribution = Distribution.from_name
 
 
 class Missing(MetaPathFinder):
@@ -17,11 +16,11 @@ class Missing(MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def distribution(distribution_name: str) -> Distribution:
+def version(distribution_name: str) -> str:
     if distribution_name in MISSING:
         raise PackageNotFoundError(distribution_name)
-    return find_distribution(distribution_name)
+    return Distribution.from_name(distribution_name).version
 
 
 sys.meta_path.insert(0, Missing())
-importlib.metadata.distribution = distribution
+setattr(importlib.metadata, "version", version)  # noqa: B010 - a checker sees that it is another function
