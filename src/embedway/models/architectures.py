@@ -61,7 +61,7 @@ def has_library() -> bool:
         return True
     logger.warning(
         "embedway is installed without its native library (there was neither a wheel for this platform nor a C++ "
-        "compiler): the model runs on torch, slower. With a compiler: pip install --force-reinstall --no-deps embedway"
+        "compiler): the model runs on torch, slower. With a compiler: python -m embedway.kernels.compile"
     )
     return False
 
