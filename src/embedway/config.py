@@ -100,7 +100,7 @@ class Settings(BaseModel):
     target_batch_ms: float | None = setting(
         None,
         ENGINE,
-        "Milliseconds that a batch may take, by prediction; half while short requests are about. By default 20 on a "
+        "Milliseconds that a batch may take, by prediction; half while short requests are about. By default 40 on a "
         "CPU, 50 on CUDA.",
         gt=0,
     )

@@ -14,10 +14,11 @@ namespace {
 
 // Tokens of a chunk: its activations stay in a core's own cache, and more of them make nothing faster.
 constexpr int kChunkTokens = 128;
-// A thread with fewer tokens of its own would read all weights for little work: the threads share a chunk instead.
-constexpr int kLeastChunkTokens = 48;
-// Threads with chunks of their own end together within this, or share a chunk.
-constexpr double kMostImbalance = 1.15;
+// Threads take chunks of their own where each has so many that the last one does not matter: a thread that has lost its
+// core for a while ends its chunk late, where of a shared chunk it holds up a small unit only.
+constexpr int kLeastRounds = 4;
+// Threads with chunks of their own end together within this, or share one: that is 6% slower.
+constexpr double kMostImbalance = 1.06;
 // Rows of the intermediate layer that exist at once, so that a long sequence does not need all.
 constexpr int kSliceRows = 512;
 // AMX loads 16 rows, however few are there.
@@ -150,7 +151,7 @@ Encoder::Plan Encoder::plan(const embedway_batch& batch) const {
     most = std::max(most, tokens + sequence.length);
   }
   const double even = (double)total / (threads * rounds);
-  if (threads == 1 || (even >= kLeastChunkTokens && most <= even * kMostImbalance)) return {std::move(chunks), false};
+  if (threads == 1 || (rounds >= kLeastRounds && most <= even * kMostImbalance)) return {std::move(chunks), false};
 
   int start = 0;
   for (Sequence& sequence : sequences) {

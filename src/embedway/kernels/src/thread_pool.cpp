@@ -11,8 +11,9 @@ namespace {
 
 // How finely a phase is dealt out: a thread that comes late, or loses its core, leaves its part to the others.
 constexpr int kClaimsPerThread = 4;
-// The last units of a phase end within microseconds, so a thread spins for them before it offers its core.
-constexpr int kSpins = 2000;
+// The last units of a phase end within microseconds, so a thread spins for them. Then it sleeps: on a machine of few
+// cores the thread that it waits for may be waiting for this one's core.
+constexpr int kSpins = 1000;
 // After a job the workers look for another one for some microseconds; waking them takes longer than a short phase.
 constexpr int kIdleSpins = 2000;
 
@@ -35,6 +36,9 @@ struct ThreadPool::Job {
   };
   std::vector<Phase> phases;
   std::vector<Progress> progress;
+  std::mutex mutex;
+  std::condition_variable phase_done;
+  std::atomic<int> sleepers{0};
 
   explicit Job(std::vector<Phase> given) : phases(std::move(given)), progress(phases.size()) {}
 
@@ -44,15 +48,25 @@ struct ThreadPool::Job {
       for (int first; (first = progress[i].claimed.fetch_add(claim, std::memory_order_relaxed)) < units;) {
         const int last = std::min(first + claim, units);
         phases[i].work(thread, first, last);
-        progress[i].done.fetch_add(last - first, std::memory_order_acq_rel);
+        // in one order with `sleepers`: either this thread sees the sleeper, or the sleeper sees that the phase is done
+        if (progress[i].done.fetch_add(last - first) + last - first == units && sleepers.load() > 0) {
+          std::lock_guard<std::mutex> lock(mutex);
+          phase_done.notify_all();
+        }
       }
-      for (int spins = 0; progress[i].done.load(std::memory_order_acquire) < units; spins++) {
-        if (spins < kSpins)
-          relax();
-        else
-          std::this_thread::yield();
-      }
+      wait_for(progress[i].done, units);
     }
+  }
+
+  void wait_for(const std::atomic<int>& done, int units) {
+    for (int spins = 0; spins < kSpins; spins++) {
+      if (done.load(std::memory_order_acquire) >= units) return;
+      relax();
+    }
+    std::unique_lock<std::mutex> lock(mutex);
+    sleepers++;
+    phase_done.wait(lock, [&] { return done.load() >= units; });
+    sleepers--;
   }
 };
 
