@@ -36,7 +36,7 @@ logger = logging.getLogger("embedway.engine")
 
 TARGET_BATCH_MS = {"cpu": 40.0, "cuda": 50.0}
 """By the kind of device, where the settings do not say. On a CPU the model is no faster in larger batches, but what
-surrounds each is (waking, replies, the API process on a core): 64 connections of queries got a third more than at 20."""
+surrounds each is (waking, replies, the API process): 64 connections of queries got a third more than at 20."""
 MAX_MESSAGES_AT_ONCE = 256
 """That the I/O thread reads before it looks for answers to send"""
 
