@@ -226,7 +226,6 @@ void linear(const LinearCall& call, int first, int last) {
 
 // ── packing ──
 
-inline void write_weight(float* p, float x) { *p = x; }
 #if defined(EMBEDWAY_HAS_FP16)
 inline fp16 fp16_of(float x) {
 #if defined(__aarch64__)
