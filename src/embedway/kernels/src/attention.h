@@ -159,12 +159,8 @@ inline float softmax(float* scores, int count, Visible seen, float scale, const 
 
 // ── one sequence ──
 
-inline void store_head(float* out, const float* from, int count, float factor) {
-  int c = 0;
-  for (; c + kLanes <= count; c += kLanes) store(out + c, load(from + c) * factor);
-  for (; c < count; c++) store_one(out + c, from[c] * factor);
-}
-inline void store_head(bf16* out, const float* from, int count, float factor) {
+template <class Activation>
+inline void store_head(Activation* out, const float* from, int count, float factor) {
   int c = 0;
   for (; c + kLanes <= count; c += kLanes) store(out + c, load(from + c) * factor);
   for (; c < count; c++) store_one(out + c, from[c] * factor);
