@@ -78,6 +78,64 @@ Model random_model(int threads) {
   return model;
 }
 
+// A LoRA adapter, and what the library reads of it.
+struct LowRank {
+  Floats down, up;
+  int rank = 0;
+
+  embedway_low_rank view() const { return {down.data(), up.data(), rank}; }
+};
+struct LayerAdapter {
+  LowRank query, key, value, attention, up, down;
+
+  embedway_layer_adapter view() const {
+    return {query.view(), key.view(), value.view(), attention.view(), up.view(), down.view()};
+  }
+};
+typedef std::vector<LayerAdapter> AdapterWeights;
+
+LowRank random_low_rank(int in_features, int out_features) {
+  if (between(0, 2) == 0) return {};
+  const int rank = between(1, between(1, 4) == 1 ? 130 : 20);
+  return {random_floats((size_t)rank * in_features, 1 / std::sqrt((float)in_features)),
+          random_floats((size_t)out_features * rank, 0.5f / std::sqrt((float)rank)), rank};
+}
+
+AdapterWeights random_adapter(const embedway_encoder_config& c) {
+  AdapterWeights adapter;
+  const int h = c.hidden_size, i = c.intermediate_size;
+  for (int l = 0; l < c.num_layers; l++)
+    adapter.push_back({random_low_rank(h, h), random_low_rank(h, h), random_low_rank(h, h), random_low_rank(h, h),
+                       random_low_rank(h, i), random_low_rank(i, h)});
+  return adapter;
+}
+
+// Adds the product of a change to the rows of a weight from `first_row` on.
+void add_change(Floats& weight, int first_row, int in_features, const LowRank& change) {
+  const int out_features = change.rank ? (int)change.up.size() / change.rank : 0;
+  for (int n = 0; n < out_features; n++)
+    for (int k = 0; k < in_features; k++) {
+      double sum = 0;
+      for (int r = 0; r < change.rank; r++)
+        sum += (double)change.up[(size_t)n * change.rank + r] * change.down[(size_t)r * in_features + k];
+      weight[(size_t)(first_row + n) * in_features + k] += (float)sum;
+    }
+}
+
+std::vector<Layer> changed_layers(const Model& model, const AdapterWeights& adapter) {
+  const int h = model.config.hidden_size, i = model.config.intermediate_size;
+  std::vector<Layer> layers = model.layers;
+  for (size_t l = 0; l < layers.size(); l++) {
+    add_change(layers[l].qkv, 0, h, adapter[l].query);
+    add_change(layers[l].qkv, h, h, adapter[l].key);
+    add_change(layers[l].qkv, 2 * h, h, adapter[l].value);
+    add_change(layers[l].attention, 0, h, adapter[l].attention);
+    add_change(layers[l].up, 0, h, adapter[l].up);
+    add_change(layers[l].down, 0, i, adapter[l].down);
+  }
+  return layers;
+}
+
 // ── the reference ──
 
 Doubles linear(const Doubles& x, const Floats& weight, const Floats& bias) {
@@ -134,7 +192,7 @@ Doubles attention(const Doubles& qkv, const embedway_encoder_config& c, int leng
   return out;
 }
 
-Doubles encode(const Model& model, const int32_t* ids, int length) {
+Doubles encode(const Model& model, const std::vector<Layer>& layers, const int32_t* ids, int length) {
   const embedway_encoder_config& c = model.config;
   const size_t h = c.hidden_size;
   Doubles x(length * h);
@@ -143,7 +201,7 @@ Doubles encode(const Model& model, const int32_t* ids, int length) {
       x[t * h + i] = (double)model.words[ids[t] * h + i] + model.positions[(t + c.first_position) * h + i] +
                      (model.types.empty() ? 0 : model.types[i]);
   norm(x, model.norm, model.norm_bias, c.layer_norm_epsilon);
-  for (const Layer& layer : model.layers) {
+  for (const Layer& layer : layers) {
     const auto add = [&x](const Doubles& y) {
       for (size_t i = 0; i < x.size(); i++) x[i] += y[i];
     };
@@ -189,31 +247,51 @@ void check_encoder(const char* instruction_set, int type) {
                                   y.down.data(),  y.down_bias.data(),  y.norm2.data(),     y.norm2_bias.data()};
     failures += embedway_encoder_set_layer(encoder, l, &layer, error) != 0;
   }
+  std::vector<std::vector<Layer>> layers;  // by adapter, and the base model's behind them
+  std::vector<const void*> adapters;
+  for (int a = between(0, 3); a > 0; a--) {
+    const AdapterWeights weights = random_adapter(c);
+    std::vector<embedway_layer_adapter> views;
+    for (const LayerAdapter& layer : weights) views.push_back(layer.view());
+    adapters.push_back(embedway_adapter_new(encoder, views.data(), error));
+    layers.push_back(changed_layers(model, weights));
+    failures += !adapters.back();
+  }
+  layers.push_back(model.layers);
+  const int num_adapters = (int)adapters.size();
   for (int round = 0; round < 3; round++) {
-    std::vector<int32_t> ends{0}, ids;
+    std::vector<int32_t> ends{0}, ids, chosen;
     const int sequences = between(1, 6), longest = between(1, 3) == 1 ? 150 : 20;
     for (int s = 0; s < sequences; s++) ends.push_back(ends.back() + between(1, longest));
     for (int t = 0; t < ends.back(); t++) ids.push_back(between(0, c.vocabulary - 1));
+    for (int s = 0; s < sequences; s++) chosen.push_back(between(-1, num_adapters - 1));
     Floats got((size_t)ends.back() * c.hidden_size);
-    const embedway_batch batch{ids.data(), ends.data(), nullptr, sequences, EMBEDWAY_ALL_TOKENS};
+    const embedway_batch batch{ids.data(),          ends.data(),  nullptr,         sequences,
+                               EMBEDWAY_ALL_TOKENS, num_adapters, adapters.data(), chosen.data()};
     failures += embedway_encoder_run(encoder, &batch, got.data(), error) != 0;
     for (int s = 0; s < sequences; s++) {
       const int length = ends[s + 1] - ends[s];
       const std::string what = std::string(instruction_set) + " " + kTypes[type] + " encoder, hidden " +
-                               std::to_string(c.hidden_size) + ", length " + std::to_string(length);
-      compare(what, &got[(size_t)ends[s] * c.hidden_size], encode(model, &ids[ends[s]], length), kTolerances[type]);
+                               std::to_string(c.hidden_size) + ", length " + std::to_string(length) + ", adapter " +
+                               std::to_string(chosen[s]);
+      const std::vector<Layer>& own = layers[chosen[s] < 0 ? num_adapters : chosen[s]];
+      compare(what, &got[(size_t)ends[s] * c.hidden_size], encode(model, own, &ids[ends[s]], length),
+              kTolerances[type]);
     }
   }
-  // ids and lengths that do not exist are refused, not read
-  const int32_t ends[] = {0, 2}, ids[] = {0, c.vocabulary}, long_ends[] = {0, c.positions + 1};
+  // ids, lengths and adapters that do not exist are refused, not read
+  const int32_t ends[] = {0, 2}, ids[] = {0, c.vocabulary}, long_ends[] = {0, c.positions + 1}, one_end[] = {0, 1};
   Floats out((size_t)2 * c.hidden_size);
-  const embedway_batch outside{ids, ends, nullptr, 1, EMBEDWAY_MEAN},
-      too_long{ids, long_ends, nullptr, 1, EMBEDWAY_MEAN};
+  const embedway_batch outside{ids, ends, nullptr, 1, EMBEDWAY_MEAN, 0, nullptr, nullptr},
+      too_long{ids, long_ends, nullptr, 1, EMBEDWAY_MEAN, 0, nullptr, nullptr},
+      no_adapter{ids, one_end, nullptr, 1, EMBEDWAY_MEAN, num_adapters, adapters.data(), &num_adapters};
   if (!embedway_encoder_run(encoder, &outside, out.data(), error) ||
-      !embedway_encoder_run(encoder, &too_long, out.data(), error)) {
+      !embedway_encoder_run(encoder, &too_long, out.data(), error) ||
+      (num_adapters && !embedway_encoder_run(encoder, &no_adapter, out.data(), error))) {
     std::printf("%s: a wrong batch was accepted\n", instruction_set);
     failures++;
   }
+  for (const void* adapter : adapters) embedway_adapter_free((void*)adapter);
   embedway_encoder_free(encoder);
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from embedway.kernels.native import Activation, EncoderShape, EncoderWeights, LayerWeights
+from embedway.kernels.native_adapter import LayerAdapter, LowRank
 
 Doubles = npt.NDArray[np.float64]
 erf = np.vectorize(math.erf)
@@ -73,6 +76,55 @@ def random_encoder(
         ],
     )
     return shape, weights
+
+
+PROJECTIONS = ("query", "key", "value", "attention", "up", "down")
+
+
+def random_adapter(
+    seed: int,
+    shape: EncoderShape,
+    layers: int,
+    *,
+    rank: int | None = 8,
+    projections: Sequence[str] = PROJECTIONS,
+) -> list[LayerAdapter]:
+    """Changes about half as large as the weights; rank None: another one for each projection, from 1 to 80."""
+    rng = np.random.default_rng(seed)
+    hidden, intermediate = shape.hidden_size, shape.intermediate_size
+    sizes = {"up": (intermediate, hidden), "down": (hidden, intermediate)}
+
+    def draw(name: str) -> LowRank:
+        out_features, in_features = sizes.get(name, (hidden, hidden))
+        width = rank or int(rng.integers(1, 81))
+        down = rng.standard_normal((width, in_features)) * in_features**-0.5
+        up = rng.standard_normal((out_features, width)) * width**-0.5 / 2
+        return LowRank(down.astype(np.float32), up.astype(np.float32))
+
+    return [LayerAdapter(**{name: draw(name) for name in projections}) for _ in range(layers)]
+
+
+def with_adapter(weights: EncoderWeights, adapter: Sequence[LayerAdapter]) -> EncoderWeights:
+    """The encoder whose weights are those and the adapter's changes, multiplied out."""
+
+    def changed(weight: npt.NDArray[np.float32], *changes: LowRank | None) -> npt.NDArray[np.float32]:
+        parts = np.split(weight.astype(np.float64), len(changes))
+        for part, change in zip(parts, changes, strict=True):
+            if change is not None:
+                part += change.up.astype(np.float64) @ change.down
+        return np.concatenate(parts).astype(np.float32)
+
+    layers = [
+        dataclasses.replace(
+            layer,
+            qkv_weight=changed(layer.qkv_weight, change.query, change.key, change.value),
+            attention_weight=changed(layer.attention_weight, change.attention),
+            up_weight=changed(layer.up_weight, change.up),
+            down_weight=changed(layer.down_weight, change.down),
+        )
+        for layer, change in zip(weights.layers, adapter, strict=True)
+    ]
+    return dataclasses.replace(weights, layers=layers)
 
 
 def hidden_states(shape: EncoderShape, weights: EncoderWeights, token_ids: npt.NDArray[np.int32]) -> Doubles:

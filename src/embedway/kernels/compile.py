@@ -28,8 +28,9 @@ FLAGS = (
     *("-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"),
     "-Wno-maybe-uninitialized",  # GCC's own AVX-512 headers, with GCC 12
 )
-LINK_FLAGS = ("-shared", "-pthread", "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL")
-"""The C++ library goes in: the file needs nothing but libc, and brings no OpenMP."""
+WITH_THE_CPP_LIBRARY = ("-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL")
+LINK_FLAGS = ("-shared", "-pthread", *(() if sys.platform == "darwin" else WITH_THE_CPP_LIBRARY))
+"""The C++ library goes in, but on macOS, which has it: the file needs nothing but libc, and brings no OpenMP."""
 
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
@@ -50,7 +51,7 @@ TARGETS: Mapping[str, Mapping[str, Sequence[str]]] = {
 """By architecture: each instruction set and its flags, best first; the last one runs on any machine."""
 EMULATED_AMX = {"amx_emulated": (*AVX512_BF16, "-DEMBEDWAY_EMULATE_AMX")}
 """For tests: the AMX code on machines without AMX."""
-COMMON = ("encoder.cpp", "c_api.cpp", "thread_pool.cpp", "dispatch.cpp")
+COMMON = ("encoder.cpp", "chunks.cpp", "adapter.cpp", "c_api.cpp", "thread_pool.cpp", "dispatch.cpp")
 
 
 class CompileError(Exception):

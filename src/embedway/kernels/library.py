@@ -11,7 +11,7 @@ logger = logging.getLogger("embedway.kernels")
 
 LIBRARY = Path(__file__).with_name("libembedway_kernels.so")
 """Compiled when the package is installed where there is a compiler, or by `python -m embedway.kernels.compile`."""
-ABI_VERSION = 1
+ABI_VERSION = 2
 ERROR_BYTES = 256
 
 Pointer = ctypes.c_void_p
@@ -40,11 +40,22 @@ class LayerStruct(ctypes.Structure):
     )
 
 
+class LowRankStruct(ctypes.Structure):
+    _fields_ = (("down", Pointer), ("up", Pointer), ("rank", ctypes.c_int32))
+
+
+class LayerAdapterStruct(ctypes.Structure):
+    _fields_ = tuple((name, LowRankStruct) for name in ("query", "key", "value", "attention", "up", "down"))
+
+
 class BatchStruct(ctypes.Structure):
     _fields_ = (
         *((name, Pointer) for name in ("token_ids", "cu_seqlens", "pool_starts")),
         ("num_sequences", ctypes.c_int32),
         ("pooling", ctypes.c_int32),
+        ("num_adapters", ctypes.c_int32),
+        ("adapters", Pointer),
+        ("adapter_of_sequence", Pointer),
     )
 
 
@@ -101,6 +112,8 @@ def load_library(path: Path = LIBRARY) -> ctypes.CDLL | None:
         ),
         "embedway_encoder_run": (ctypes.c_int32, [Pointer, ctypes.POINTER(BatchStruct), Pointer, Pointer]),
         "embedway_encoder_free": (None, [Pointer]),
+        "embedway_adapter_new": (Pointer, [Pointer, ctypes.POINTER(LayerAdapterStruct), Pointer]),
+        "embedway_adapter_free": (None, [Pointer]),
         "embedway_attention": (
             ctypes.c_int32,
             [ctypes.POINTER(AttentionStruct), ctypes.c_char_p, ctypes.c_int32, Pointer, Pointer],

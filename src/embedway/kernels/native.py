@@ -5,7 +5,9 @@ What this machine can run is asked of the library (`gemm_types`), never guessed;
 
 from __future__ import annotations
 
+import ctypes
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,6 +21,7 @@ from embedway.kernels.library import (
     LayerStruct,
     load_library,
 )
+from embedway.kernels.native_adapter import LayerAdapter, NativeAdapter, check_layers
 
 GemmType = Literal["float32", "bfloat16", "float16"]
 Activation = Literal["gelu", "gelu_tanh", "relu"]
@@ -88,7 +91,7 @@ LARGEST_HEAD = 256
 
 
 class NativeEncoder:
-    """An encoder whose weights are packed for this machine's instructions. Not thread-safe: one caller at a time.
+    """An encoder whose weights are packed for this machine's instructions. One caller of a batch at a time.
 
     `threads` compute a batch together, the caller among them. `instruction_set` is the best of `instruction_sets()`
     where it is None. Raises ValueError for shapes that do not fit together, or what this machine does not offer.
@@ -108,6 +111,7 @@ class NativeEncoder:
             raise ValueError("there is no native library")
         check_shapes(shape, weights)
         self.hidden_size = shape.hidden_size
+        self._shape, self._num_layers = shape, len(weights.layers)
         self.instruction_set = instruction_set or instruction_sets()[0]
         self._library, self._error = library, ErrorText()
         relative_bias, reach = whole_relative_bias(weights, shape.first_position)
@@ -152,27 +156,46 @@ class NativeEncoder:
         if getattr(self, "_encoder", None):
             self._library.embedway_encoder_free(self._encoder)
 
+    def make_adapter(self, layers: Sequence[LayerAdapter]) -> NativeAdapter:
+        """Pack a LoRA adapter, one LayerAdapter a layer, for batches of this encoder, which is only read.
+
+        May be called by another thread while a batch is running. Raises ValueError for a number of layers or shapes
+        that do not fit.
+        """
+        check_layers(layers, self._shape, self._num_layers)
+        return NativeAdapter(self._encoder, layers)
+
     def embed(
         self,
         token_ids: npt.NDArray[np.int32],
         cu_seqlens: npt.NDArray[np.int32],
         pool_starts: npt.NDArray[np.int32],
         pooling: PoolingMode,
+        adapters: Sequence[NativeAdapter] = (),
+        adapter_indices: npt.NDArray[np.int32] | None = None,
     ) -> Floats:
         """Return float32 [n, hidden], pooled, not normalised.
 
         token_ids int32 [total], cu_seqlens int32 [n + 1], pool_starts int32 [n]: leading tokens that are left out;
-        where that is all of them, `cls` reads the first one and the others the last. Raises ValueError for a sequence
-        that is empty or longer than the position table, and for ids outside the vocabulary.
+        where that is all of them, `cls` reads the first one and the others the last. adapter_indices int32 [n]: each
+        sequence's place in `adapters`, -1 for the base model; needed where there are adapters. Raises ValueError for a
+        sequence that is empty or longer than the position table, for ids outside the vocabulary, for indices outside
+        `adapters`, and for adapters of another encoder's shape, GEMM type or instruction set.
         """
         out = np.empty((len(cu_seqlens) - 1, self.hidden_size), np.float32)
-        self._run(token_ids, cu_seqlens, pool_starts, POOLINGS.index(pooling), out)
+        self._run(token_ids, cu_seqlens, pool_starts, POOLINGS.index(pooling), out, adapters, adapter_indices)
         return out
 
-    def hidden_states(self, token_ids: npt.NDArray[np.int32], cu_seqlens: npt.NDArray[np.int32]) -> Floats:
-        """Return float32 [total, hidden]: every token's last state. Raises as `embed` does."""
+    def hidden_states(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int32],
+        adapters: Sequence[NativeAdapter] = (),
+        adapter_indices: npt.NDArray[np.int32] | None = None,
+    ) -> Floats:
+        """Return float32 [total, hidden]: every token's last state. Takes adapters and raises as `embed` does."""
         out = np.empty((len(token_ids), self.hidden_size), np.float32)
-        self._run(token_ids, cu_seqlens, None, ALL_TOKENS, out)
+        self._run(token_ids, cu_seqlens, None, ALL_TOKENS, out, adapters, adapter_indices)
         return out
 
     def _run(
@@ -182,16 +205,24 @@ class NativeEncoder:
         pool_starts: npt.NDArray[np.int32] | None,
         pooling: int,
         out: Floats,
+        adapters: Sequence[NativeAdapter],
+        adapter_indices: npt.NDArray[np.int32] | None,
     ) -> None:
-        arrays = [token_ids, cu_seqlens] if pool_starts is None else [token_ids, cu_seqlens, pool_starts]
-        arrays = [np.ascontiguousarray(array, np.int32) for array in arrays]
-        ids, ends = arrays[:2]
-        if ends[0] != 0 or ends[-1] != len(ids) or (pool_starts is not None and len(pool_starts) != len(ends) - 1):
+        ids, ends = (np.ascontiguousarray(array, np.int32) for array in (token_ids, cu_seqlens))
+        starts, indices = (
+            None if array is None else np.ascontiguousarray(array, np.int32) for array in (pool_starts, adapter_indices)
+        )
+        count = len(ends) - 1
+        if ends[0] != 0 or ends[-1] != len(ids) or (starts is not None and len(starts) != count):
             raise ValueError(
                 "cu_seqlens must start at 0 and end at the number of tokens, pool_starts be one a sequence"
             )
+        if (indices is None) != (not adapters) or (indices is not None and len(indices) != count):
+            raise ValueError("adapter_indices must be one a sequence where there are adapters, and None elsewhere")
+        handles = (ctypes.c_void_p * len(adapters))(*(adapter.handle for adapter in adapters))
         batch = BatchStruct(
-            address(ids), address(ends), address(arrays[2]) if len(arrays) > 2 else None, len(ends) - 1, pooling
+            *(address(ids), address(ends), address(starts), count, pooling),
+            *(len(adapters), ctypes.addressof(handles), address(indices)),
         )
         if self._library.embedway_encoder_run(self._encoder, batch, address(out), self._error):
             raise self._error.exception()

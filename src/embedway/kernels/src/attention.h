@@ -10,10 +10,6 @@ namespace embedway::EMBEDWAY_TARGET {
 
 constexpr float kUnseen = -1e30f;  // a score that softmax makes zero
 
-inline int round_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
-inline int smaller_of(int a, int b) { return a < b ? a : b; }
-inline int larger_of(int a, int b) { return a > b ? a : b; }
-
 // A thread's memory for one head: pointers into one block, each on a cache line.
 template <class Type>
 struct AttentionScratch {

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "adapter.h"
 #include "buffer.h"
 #include "dispatch.h"
 #include "embedway_kernels.h"
@@ -128,6 +129,13 @@ int32_t embedway_encoder_run(void* encoder, const embedway_batch* batch, float* 
 }
 
 void embedway_encoder_free(void* encoder) { delete static_cast<Encoder*>(encoder); }
+
+void* embedway_adapter_new(const void* encoder, const embedway_layer_adapter* layers, char* error) {
+  return guarded(error, (void*)nullptr,
+                 [&]() -> void* { return new Adapter(static_cast<const Encoder*>(encoder)->fit(), layers); });
+}
+
+void embedway_adapter_free(void* adapter) { delete static_cast<Adapter*>(adapter); }
 
 int32_t embedway_attention(const embedway_attention_call* call, const char* instruction_set, int32_t threads,
                            embedway_parallel parallel, char* error) {

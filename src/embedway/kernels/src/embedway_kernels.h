@@ -4,7 +4,7 @@
 #define EMBEDWAY_KERNELS_H
 #include <stdint.h>
 
-#define EMBEDWAY_ABI_VERSION 1
+#define EMBEDWAY_ABI_VERSION 2
 #define EMBEDWAY_ERROR_BYTES 256
 
 #define EMBEDWAY_API __attribute__((visibility("default")))
@@ -40,6 +40,21 @@ typedef struct {
   const float *output_norm_weight, *output_norm_bias;
 } embedway_layer;
 
+/* The change of a linear layer: x · downᵀ · upᵀ is added to it. rank 0: there is none. */
+typedef struct {
+  const float* down; /* [rank, in] */
+  const float* up;   /* [out, rank] */
+  int32_t rank;
+} embedway_low_rank;
+
+/* Packed by embedway_adapter_new. */
+typedef struct {
+  embedway_low_rank query, key, value; /* [hidden, hidden] */
+  embedway_low_rank attention;         /* [hidden, hidden] */
+  embedway_low_rank up;                /* [intermediate, hidden] */
+  embedway_low_rank down;              /* [hidden, intermediate] */
+} embedway_layer_adapter;
+
 enum { EMBEDWAY_MEAN, EMBEDWAY_CLS, EMBEDWAY_MAX, EMBEDWAY_LAST_TOKEN, EMBEDWAY_ALL_TOKENS };
 
 typedef struct {
@@ -48,6 +63,9 @@ typedef struct {
   const int32_t* pool_starts; /* [num_sequences], or null: leading tokens that the pooling leaves out */
   int32_t num_sequences;
   int32_t pooling; /* with EMBEDWAY_ALL_TOKENS the answer is [total, hidden] */
+  int32_t num_adapters;
+  const void* const* adapters;        /* [num_adapters], of embedway_adapter_new */
+  const int32_t* adapter_of_sequence; /* [num_sequences], -1: the base model; not read where num_adapters is 0 */
 } embedway_batch;
 
 /* One call of attention over packed sequences; strides are in values. type: 0 float32, 1 bfloat16. */
@@ -80,6 +98,12 @@ EMBEDWAY_API int32_t embedway_encoder_set_layer(void* encoder, int32_t layer, co
 /* out: [num_sequences, hidden], or [total, hidden] for EMBEDWAY_ALL_TOKENS. */
 EMBEDWAY_API int32_t embedway_encoder_run(void* encoder, const embedway_batch* batch, float* out, char* error);
 EMBEDWAY_API void embedway_encoder_free(void* encoder);
+
+/* layers: [num_layers]. The adapter fits every encoder of the same shape, instruction set and GEMM type, and needs none
+   of them to live. Only reads the encoder, so it may be called beside embedway_encoder_run. Returns null on failure. */
+EMBEDWAY_API void* embedway_adapter_new(const void* encoder, const embedway_layer_adapter* layers, char* error);
+/* No batch may be running with it. */
+EMBEDWAY_API void embedway_adapter_free(void* adapter);
 
 /* `parallel` null: on the calling thread alone. */
 EMBEDWAY_API int32_t embedway_attention(const embedway_attention_call* call, const char* instruction_set,

@@ -1,24 +1,16 @@
 #include "encoder.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <functional>
-#include <queue>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace embedway {
 namespace {
 
-// Tokens of a chunk: its activations stay in a core's own cache, and more of them make nothing faster.
-constexpr int kChunkTokens = 128;
-// Threads take chunks of their own where each has so many that the last one does not matter: a thread that has lost its
-// core for a while ends its chunk late, where of a shared chunk it holds up a small unit only.
-constexpr int kLeastRounds = 4;
-// Threads with chunks of their own end together within this, or share one: that is 6% slower.
-constexpr double kMostImbalance = 1.06;
 // Rows of the intermediate layer that exist at once, so that a long sequence does not need all.
 constexpr int kSliceRows = 512;
 // AMX loads 16 rows, however few are there.
@@ -36,9 +28,20 @@ Epilogue activation_of(int32_t activation) {
   throw std::invalid_argument("unknown activation");
 }
 
-template <class Chunk>
-int rows_of(const Chunk& chunk) {
-  return chunk.empty() ? 0 : chunk.back().start + chunk.back().length;
+const Adapter& adapter_of(const embedway_batch& batch, int i) {
+  return *static_cast<const Adapter*>(batch.adapters[i]);
+}
+
+// What adapters change of rows from … from + count - 1 in one linear layer; those rows count from zero.
+std::vector<ChangedRows> changed_rows(const Chunk& chunk, const embedway_batch& batch, int layer,
+                                      LowRankChange LayerChanges::*linear, int from, int count) {
+  std::vector<ChangedRows> changed;
+  for (const AdapterRows& slice : chunk.slices) {
+    const LowRankChange& change = adapter_of(batch, slice.adapter).layer(layer).*linear;
+    const int first = std::max(slice.first, from), last = std::min(slice.first + slice.rows, from + count);
+    if (first < last && change.rank > 0) changed.push_back({first - from, last - first, change});
+  }
+  return changed;
 }
 
 }  // namespace
@@ -86,24 +89,29 @@ void Encoder::set_layer(int index, const embedway_layer& weights) {
   layer.output_norm_bias.assign(weights.output_norm_bias, weights.output_norm_bias + hidden);
 }
 
+EncoderFit Encoder::fit() const {
+  return {&kernels_, config_.hidden_size, config_.intermediate_size, config_.num_layers};
+}
+
 // ── a batch ──
 
 void Encoder::run(const embedway_batch& batch, float* out) {
   check(batch);
-  const Plan plan = this->plan(batch);
-  int rows = 0, longest = 0;
+  const Plan plan = plan_batch(batch, threads_.size());
+  int rows = 0, longest = 0, shrunk_row = 0;
   for (const Chunk& chunk : plan.chunks) {
-    rows = std::max(rows, rows_of(chunk));
-    longest = std::max(longest, chunk.front().length);
+    rows = std::max(rows, chunk.rows);
+    longest = std::max(longest, chunk.longest);
   }
+  for (int i = 0; i < batch.num_adapters; i++) shrunk_row = std::max(shrunk_row, adapter_of(batch, i).widest());
   const int size = config_.hidden_size / config_.num_heads;
   for (Buffer& scratch : scratch_) scratch.reserve(kernels_.attention_scratch(longest, size, size));
   if (plan.is_shared) {
-    reserve(spaces_[0], rows);
+    reserve(spaces_[0], rows, shrunk_row);
     threads_.run(phases(plan.chunks[0], spaces_[0], batch, out));
     return;
   }
-  for (Workspace& space : spaces_) reserve(space, rows);
+  for (Workspace& space : spaces_) reserve(space, rows, shrunk_row);
   threads_.run({{(int)plan.chunks.size(), [&](int thread, int first, int last) {
                    for (int i = first; i < last; i++)
                      for (const Phase& phase : phases(plan.chunks[i], spaces_[thread], batch, out))
@@ -125,45 +133,16 @@ void Encoder::check(const embedway_batch& batch) const {
   for (int i = batch.cu_seqlens[0]; i < batch.cu_seqlens[batch.num_sequences]; i++)
     if (batch.token_ids[i] < 0 || batch.token_ids[i] >= config_.vocabulary)
       throw std::invalid_argument("the token id " + std::to_string(batch.token_ids[i]) + " is outside the vocabulary");
+  for (int i = 0; i < batch.num_adapters; i++)
+    if (!(adapter_of(batch, i).fit() == fit()))
+      throw std::invalid_argument("the adapter " + std::to_string(i) + " was made for another encoder");
+  for (int i = 0; batch.num_adapters && i < batch.num_sequences; i++)
+    if (batch.adapter_of_sequence[i] < -1 || batch.adapter_of_sequence[i] >= batch.num_adapters)
+      throw std::invalid_argument("a sequence asks for the adapter " + std::to_string(batch.adapter_of_sequence[i]) +
+                                  " of " + std::to_string(batch.num_adapters));
 }
 
-// Which sequences are computed together, and by whom.
-Encoder::Plan Encoder::plan(const embedway_batch& batch) const {
-  const int threads = threads_.size(), total = batch.cu_seqlens[batch.num_sequences] - batch.cu_seqlens[0];
-  std::vector<Sequence> sequences(batch.num_sequences);
-  for (int i = 0; i < batch.num_sequences; i++) sequences[i] = {i, 0, batch.cu_seqlens[i + 1] - batch.cu_seqlens[i]};
-  std::stable_sort(sequences.begin(), sequences.end(),
-                   [](const Sequence& a, const Sequence& b) { return a.length > b.length; });
-
-  // longest first, each into the chunk that has least so far
-  const int rounds = (total + threads * kChunkTokens - 1) / (threads * kChunkTokens);
-  std::vector<Chunk> chunks(std::min(threads * rounds, batch.num_sequences));
-  typedef std::pair<int, int> Load;  // tokens, chunk
-  std::priority_queue<Load, std::vector<Load>, std::greater<Load>> least;
-  for (int i = 0; i < (int)chunks.size(); i++) least.push({0, i});
-  int most = 0;
-  for (Sequence sequence : sequences) {
-    const auto [tokens, chunk] = least.top();
-    least.pop();
-    sequence.start = tokens;
-    chunks[chunk].push_back(sequence);
-    least.push({tokens + sequence.length, chunk});
-    most = std::max(most, tokens + sequence.length);
-  }
-  const double even = (double)total / (threads * rounds);
-  if (threads == 1 || (rounds >= kLeastRounds && most <= even * kMostImbalance)) return {std::move(chunks), false};
-
-  int start = 0;
-  for (Sequence& sequence : sequences) {
-    sequence.start = start;
-    start += sequence.length;
-  }
-  Plan shared{{}, true};
-  shared.chunks.push_back(std::move(sequences));
-  return shared;
-}
-
-void Encoder::reserve(Workspace& space, int rows) const {
+void Encoder::reserve(Workspace& space, int rows, int shrunk_row) const {
   const size_t all = rows + kSpareRows, slice = std::min(rows, kSliceRows) + kSpareRows;
   const size_t bytes = kernels_.activation_bytes;
   space.hidden.reserve(all * hidden_ * sizeof(float));
@@ -171,6 +150,7 @@ void Encoder::reserve(Workspace& space, int rows) const {
   space.qkv.reserve(all * qkv_width_ * bytes);
   space.context.reserve(all * hidden_ * bytes);
   space.up.reserve(slice * padded(config_.intermediate_size) * bytes);
+  space.shrunk.reserve(all * shrunk_row * bytes);
 }
 
 // ── a chunk ──
@@ -178,38 +158,58 @@ void Encoder::reserve(Workspace& space, int rows) const {
 // The way of a chunk through the encoder. A thread that has it for itself does phase after phase whole.
 std::vector<Phase> Encoder::phases(const Chunk& chunk, const Workspace& space, const embedway_batch& batch,
                                    float* out) const {
-  const int rows = rows_of(chunk), heads = config_.num_heads;
+  const int rows = chunk.rows, heads = config_.num_heads;
   const char* const activations = is_float_ ? space.hidden.as<char>() : space.activations.as<char>();
   std::vector<Phase> phases;
   phases.push_back({rows, [&, this](int, int first, int last) { embed_rows(chunk, space, batch, first, last); }});
   phases.push_back(norm(space, config_.norm_weight, config_.norm_bias, rows));
-  for (const EncoderLayer& layer : layers_) {
-    phases.push_back(linear(layer.qkv, activations, rows, Epilogue::kNone, space.qkv.data()));
-    phases.push_back({(int)chunk.size() * heads, [&, this, heads](int thread, int first, int last) {
+  for (size_t i = 0; i < layers_.size(); i++) {
+    const EncoderLayer& layer = layers_[i];
+    const auto add_linear = [&](const PackedLinear& weight, LowRankChange LayerChanges::*change, const void* x,
+                                int from, int count, Epilogue epilogue, void* out) {
+      const LinearCall call{x,        count, weight.depth, weight.width, weight.panels.data(), weight.bias.data(),
+                            epilogue, out};
+      linear(call, changed_rows(chunk, batch, (int)i, change, from, count), space, phases);
+    };
+    add_linear(layer.qkv, &LayerChanges::qkv, activations, 0, rows, Epilogue::kNone, space.qkv.data());
+    phases.push_back({(int)chunk.sequences.size() * heads, [&, this, heads](int thread, int first, int last) {
                         for (int i = first; i < last; i++)
-                          attend(chunk[i / heads], i % heads, space, scratch_[thread].data());
+                          attend(chunk.sequences[i / heads], i % heads, space, scratch_[thread].data());
                       }});
-    phases.push_back(linear(layer.attention, space.context.data(), rows, Epilogue::kAdd, space.hidden.data()));
+    add_linear(layer.attention, &LayerChanges::attention, space.context.data(), 0, rows, Epilogue::kAdd,
+               space.hidden.data());
     phases.push_back(norm(space, layer.attention_norm_weight.data(), layer.attention_norm_bias.data(), rows));
     for (int from = 0; from < rows; from += kSliceRows) {
-      const int slice = std::min(kSliceRows, rows - from);
+      const int count = std::min(kSliceRows, rows - from);
       const size_t first = (size_t)from * hidden_;
-      phases.push_back(
-          linear(layer.up, activations + first * kernels_.activation_bytes, slice, activation_, space.up.data()));
-      phases.push_back(linear(layer.down, space.up.data(), slice, Epilogue::kAdd, space.hidden.as<float>() + first));
+      add_linear(layer.up, &LayerChanges::up, activations + first * kernels_.activation_bytes, from, count, activation_,
+                 space.up.data());
+      add_linear(layer.down, &LayerChanges::down, space.up.data(), from, count, Epilogue::kAdd,
+                 space.hidden.as<float>() + first);
     }
     phases.push_back(norm(space, layer.output_norm_weight.data(), layer.output_norm_bias.data(), rows));
   }
-  phases.push_back({(int)chunk.size(), [&, this, out](int, int first, int last) {
-                      for (int i = first; i < last; i++) pool(chunk[i], space, batch, out);
+  phases.push_back({(int)chunk.sequences.size(), [&, this, out](int, int first, int last) {
+                      for (int i = first; i < last; i++) pool(chunk.sequences[i], space, batch, out);
                     }});
   return phases;
 }
 
-Phase Encoder::linear(const PackedLinear& weight, const void* x, int rows, Epilogue epilogue, void* out) const {
-  const LinearCall call{x, rows, weight.depth, weight.width, weight.panels.data(), weight.bias.data(), epilogue, out};
-  return {kernels_.linear_blocks(rows, weight.width),
-          [this, call](int, int first, int last) { kernels_.linear(call, first, last); }};
+// One phase, and one before it that shrinks the rows that adapters change.
+void Encoder::linear(LinearCall call, std::vector<ChangedRows> changes, const Workspace& space,
+                     std::vector<Phase>& phases) const {
+  const int blocks = kernels_.linear_blocks(call.rows, call.width);
+  if (changes.empty()) {
+    phases.push_back({blocks, [this, call](int, int first, int last) { kernels_.linear(call, first, last); }});
+    return;
+  }
+  const auto kept = std::make_shared<const std::vector<ChangedRows>>(std::move(changes));
+  int shrunk_row = 0;
+  for (const ChangedRows& slice : *kept) shrunk_row = std::max(shrunk_row, padded(slice.change.rank));
+  call.low_rank = {kept->data(), (int)kept->size(), space.shrunk.data(), shrunk_row};
+  phases.push_back({kernels_.shrink_blocks(call),
+                    [this, call, kept](int, int first, int last) { kernels_.shrink(call, first, last); }});
+  phases.push_back({blocks, [this, call, kept](int, int first, int last) { kernels_.linear(call, first, last); }});
 }
 
 Phase Encoder::norm(const Workspace& space, const float* weight, const float* bias, int rows) const {
@@ -228,7 +228,7 @@ void Encoder::embed_rows(const Chunk& chunk, const Workspace& space, const embed
                          int last) const {
   const int size = config_.hidden_size;
   const size_t bytes = kernels_.activation_bytes;
-  for (const Sequence& sequence : chunk) {
+  for (const Sequence& sequence : chunk.sequences) {
     const int32_t* const ids = batch.token_ids + batch.cu_seqlens[sequence.index];
     const int stop = std::min(last, sequence.start + sequence.length);
     for (int row = std::max(first, sequence.start); row < stop; row++) {

@@ -3,7 +3,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "adapter.h"
 #include "buffer.h"
+#include "chunks.h"
 #include "embedway_kernels.h"
 #include "kernels.h"
 #include "thread_pool.h"
@@ -29,6 +31,7 @@ struct Workspace {
   Buffer qkv;          // [rows, 3 · hidden]
   Buffer context;      // [rows, hidden]
   Buffer up;           // [rows of a slice, intermediate]
+  Buffer shrunk;       // [rows, widest of the batch's adapters]
 };
 
 class Encoder {
@@ -38,25 +41,15 @@ class Encoder {
 
   void set_layer(int layer, const embedway_layer& weights);
   void run(const embedway_batch& batch, float* out);
+  EncoderFit fit() const;
 
  private:
-  struct Sequence {
-    int index;  // in the batch
-    int start;  // row in its chunk
-    int length;
-  };
-  typedef std::vector<Sequence> Chunk;
-  struct Plan {
-    std::vector<Chunk> chunks;
-    bool is_shared;  // one chunk, which all threads compute together
-  };
-
   void check(const embedway_batch& batch) const;
   PackedLinear pack(const float* weight, const float* bias, int out_features, int in_features);
-  Plan plan(const embedway_batch& batch) const;
-  void reserve(Workspace& space, int rows) const;
+  void reserve(Workspace& space, int rows, int shrunk_row) const;
   std::vector<Phase> phases(const Chunk& chunk, const Workspace& space, const embedway_batch& batch, float* out) const;
-  Phase linear(const PackedLinear& weight, const void* x, int rows, Epilogue epilogue, void* out) const;
+  void linear(LinearCall call, std::vector<ChangedRows> changes, const Workspace& space,
+              std::vector<Phase>& phases) const;
   Phase norm(const Workspace& space, const float* weight, const float* bias, int rows) const;
   void embed_rows(const Chunk& chunk, const Workspace& space, const embedway_batch& batch, int first, int last) const;
   void attend(const Sequence& sequence, int head, const Workspace& space, void* scratch) const;

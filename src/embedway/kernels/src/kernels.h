@@ -12,6 +12,49 @@ constexpr int padded(int columns) { return (columns + kColumnMultiple - 1) / kCo
 
 enum class Epilogue : int { kNone, kGelu, kGeluTanh, kRelu, kAdd };
 
+// ── low-rank changes of a linear layer (LoRA): x · downᵀ · upᵀ is added to x · weight ──
+
+// What is added in one panel of columns: `depth` values of a row of x · downᵀ, from `first` on, times these weights.
+struct UpPanel {
+  const void* weight;  // [depth, panel]
+  int first, depth;    // depth 0: these columns stay as they are
+};
+
+// Packed for one target and type, in one block of memory that somebody else owns.
+struct LowRankChange {
+  int rank = 0;                 // columns of x · downᵀ, those of all parts; 0: no change
+  const void* down = nullptr;   // panels [rank, depth]; the last one is as narrow as whole vectors allow
+  const UpPanel* up = nullptr;  // [width / panel]
+};
+
+// A change of some of a layer's columns. Several with columns of their own make up a LowRankChange.
+struct LowRankPart {
+  const float* down;  // [rank, in_features]
+  const float* up;    // [columns, rank]
+  int rank;           // 0: these columns stay as they are
+  int first_column, columns;
+};
+
+struct PackLowRankCall {
+  const LowRankPart* parts;  // in the order of their columns
+  int num_parts;
+  int in_features, depth, width;  // depth, width: padded
+};
+
+// Rows that one change is for.
+struct ChangedRows {
+  int first, rows;
+  LowRankChange change;
+};
+
+// The changes of a LinearCall's rows; those that are in no slice stay as they are.
+struct LowRank {
+  const ChangedRows* slices = nullptr;  // by rows, disjoint
+  int num_slices = 0;
+  void* shrunk = nullptr;  // activations [rows, shrunk_row]: x · downᵀ, written by `shrink`
+  int shrunk_row = 0;      // at least the padded rank of each
+};
+
 // out = epilogue(x · weight + bias), or out += x · weight + bias for kAdd.
 struct LinearCall {
   const void* x;  // activations [rows, depth]
@@ -20,6 +63,7 @@ struct LinearCall {
   const float* bias;   // [width]
   Epilogue epilogue;
   void* out;  // activations [rows, width]; float32 for kAdd
+  LowRank low_rank = {};
 };
 
 struct PackCall {
@@ -65,6 +109,10 @@ struct TypeKernels {
   size_t (*attention_scratch)(int length, int key_size, int value_size);
   void (*attention)(const AttentionCall&, void* scratch);
   void (*layer_norm)(const NormCall&, int first, int last);
+  size_t (*low_rank_bytes)(const PackLowRankCall&);
+  LowRankChange (*pack_low_rank)(const PackLowRankCall&, void* memory);
+  int (*shrink_blocks)(const LinearCall&);
+  void (*shrink)(const LinearCall&, int first, int last);
 };
 
 enum class GemmType : int { kFloat32, kBFloat16, kFloat16 };

@@ -3,6 +3,9 @@
 #include "gemm.h"
 #include "kernels.h"
 #include "layer_norm.h"
+#include "linear.h"
+#include "low_rank.h"
+#include "panels.h"
 
 namespace embedway::EMBEDWAY_TARGET {
 
@@ -17,6 +20,10 @@ constexpr TypeKernels kernels_of = {
     attention_scratch<typename Type::BothActivations>,
     attention<typename Type::BothActivations>,
     layer_norm<Type>,
+    low_rank_bytes<Type>,
+    pack_low_rank<Type>,
+    shrink_blocks<Type>,
+    shrink<Type>,
 };
 
 #define EMBEDWAY_TEXT(x) #x
