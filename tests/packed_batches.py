@@ -11,13 +11,26 @@ from embedway.models.interface import PackedBatch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embedway.models.interface import PreparedAdapter
 
-def packed(sequences: Sequence[Sequence[int]], pool_starts: Sequence[int] | None = None) -> PackedBatch:
-    """Lay the sequences end to end; by default the pooling leaves nothing out."""
+
+def packed(
+    sequences: Sequence[Sequence[int]],
+    pool_starts: Sequence[int] | None = None,
+    adapters: Sequence[PreparedAdapter | None] = (),
+) -> PackedBatch:
+    """Lay the sequences end to end; by default the pooling leaves nothing out.
+
+    `adapters` are one a sequence, None for the base model; without any the batch has none.
+    """
+    different = {id(adapter): adapter for adapter in adapters if adapter is not None}
+    indices = [-1 if adapter is None else list(different).index(id(adapter)) for adapter in adapters]
     return PackedBatch(
         token_ids=np.concatenate([np.asarray(sequence, np.int32) for sequence in sequences]),
         cu_seqlens=np.cumsum([0, *map(len, sequences)], dtype=np.int32),
         pool_starts=np.asarray([0] * len(sequences) if pool_starts is None else pool_starts, np.int32),
+        adapters=tuple(different.values()),
+        adapter_indices=np.asarray(indices, np.int32) if different else None,
     )
 
 

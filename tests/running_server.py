@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import psutil
 
-READY = re.compile(r"is ready at (http://\S+)")
+READY = re.compile(r"is ready at (https?://\S+)")
 
 
 class RunningServer:

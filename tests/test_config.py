@@ -67,3 +67,34 @@ def test_a_key_is_not_shown_in_an_error() -> None:
     with pytest.raises(InvalidSetting) as caught:
         load_settings({"api_key": ["s3cret", ""]})
     assert "s3cret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["a=/x"], [("a", "/x", False)]),
+        (["/runs/lr=1e-4"], [("/runs/lr=1e-4", "/runs/lr=1e-4", False)]),
+        (['{"lora_name": "a", "lora_path": "/x", "pinned": true}'], [("a", "/x", True)]),
+        ("a=/x, org/b", [("a", "/x", False), ("org/b", "org/b", False)]),
+        ('["a=/x", {"lora_name": "b", "lora_path": "/y"}]', [("a", "/x", False), ("b", "/y", False)]),
+    ],
+)
+def test_adapters_to_load_are_given_in_any_of_sglang_s_forms(
+    given: object, expected: list[tuple[str, str, bool]]
+) -> None:
+    settings = load_settings({"lora_paths": given})
+    assert [(path.lora_name, path.lora_path, path.pinned) for path in settings.lora_paths] == expected
+
+
+@pytest.mark.parametrize("given", [["a=/x", "a=/y"], ["{"], ["=/x"], ["a="], ['{"lora_name": "a"}'], "[1"])
+def test_adapters_that_cannot_be_read_are_refused_by_the_flag_s_name(given: object) -> None:
+    with pytest.raises(InvalidSetting, match="--lora-paths"):
+        load_settings({"lora_paths": given})
+
+
+def test_the_admin_s_key_is_shown_nowhere() -> None:
+    settings = load_settings({"admin_api_key": "secret"})
+    assert "secret" not in repr(settings) + settings.model_dump_json()
+    assert "secret" not in str(settings.for_api_process())
+    with pytest.raises(InvalidSetting, match=r"--admin-api-key: a key is empty$"):
+        load_settings({"admin_api_key": " "})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from checkpoints import TinyDense, tiny_checkpoint
+from dual_checkpoints import dual_checkpoint
 from embedway import Embedder
 from embedway.engine.model_runner import ModelRunner
 from embedway.errors import (
@@ -20,16 +23,21 @@ from embedway.errors import (
     InvalidTokenId,
     InvalidType,
     InvalidValue,
+    MediaNotAllowed,
+    MediaNotSupported,
+    MediaUnreadable,
     NonFiniteVector,
     TooManyCharacters,
     UnknownPrompt,
 )
+from encoded_media import noise, saved, video
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedway.config import Truncate
-    from embedway.models.interface import PackedBatch
+    from embedway.models.adapter_checkpoint import AdapterWeights
+    from embedway.models.interface import PackedBatch, PreparedAdapter
     from embedway.outputs.vector_types import OutputDtype
 
 TEXTS = ["the cat sat on the mat", "what is a vector?", "A", "the quick brown fox jumps over the lazy dog, " * 2]
@@ -316,6 +324,9 @@ class NeverFinite:
         vectors[batch.token_ids[batch.cu_seqlens[:-1]] == 7] = np.nan
         return vectors
 
+    def make_adapter(self, weights: AdapterWeights) -> PreparedAdapter:
+        raise NotImplementedError
+
 
 def test_a_vector_that_is_not_finite_is_named_and_never_returned(folder: Path) -> None:
     made = Embedder(folder, dtype="float32", threads=1, max_batch_tokens=4)
@@ -340,3 +351,33 @@ def test_a_tokenizer_without_tokenizer_json_is_converted(folder: Path, embedder:
     assert not (old / "tokenizer.json").exists()
     texts = ["the cat sat on the mat", "what is a vector?"]
     assert close(made.embed(texts), embedder.embed(texts))
+
+
+def test_images_of_every_python_kind_are_one(tmp_path: Path) -> None:
+    embedder = Embedder(dual_checkpoint("clip", tmp_path / "model"), dtype="float32")
+    pixels = Image.fromarray(noise(40, 60))
+    path = tmp_path / "a.png"
+    path.write_bytes(saved(pixels, "PNG"))
+    forms = [path, str(path), path.as_uri(), path.read_bytes(), pixels, base64.b64encode(path.read_bytes()).decode()]
+    vectors = embedder.embed([{"image": form} for form in forms])
+    np.testing.assert_array_equal(vectors, np.repeat(vectors[:1], len(forms), axis=0))
+    both = embedder.embed({"text": "a cat", "image": path})
+    alone = embedder.embed("a cat") + vectors[0]
+    np.testing.assert_allclose(both, alone / np.linalg.norm(alone), atol=1e-6)
+    moving = embedder.embed({"video": video([noise(40, 60)] * 3, rate=1)})
+    np.testing.assert_allclose(moving, vectors[0], atol=1e-5)
+
+
+def test_what_is_no_image_here_is_named(tmp_path: Path) -> None:
+    embedder = Embedder(dual_checkpoint("clip", tmp_path / "model"), dtype="float32")
+    for form, error in (
+        ("https://example.com/a.png", MediaNotAllowed),
+        (tmp_path / "none.png", MediaUnreadable),
+        (b"no image", MediaUnreadable),
+        ("no such file.png", InvalidValue),
+    ):
+        with pytest.raises(error) as caught:
+            embedder.embed([{"text": "a"}, {"image": form}])
+        assert caught.value.param == "texts[1].image"
+    with pytest.raises(MediaNotSupported):
+        Embedder(tiny_checkpoint("bert", tmp_path / "text")).embed({"image": "x"})

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import typer
 from pydantic.fields import FieldInfo
 
+from embedway.api.schemas import EmbeddingRequest
+from embedway.cli import app
 from embedway.config import Settings, flags_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs/clients.md", "docs/configuration.md")
-OTHER_FLAGS = {"--config", "--help", "--version"}
-"""Those of `embedway` that are no settings."""
+ROOT_PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")
+PAGES = (*ROOT_PAGES, *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")))
+OTHER_FLAGS = {"--config", "--help", "--version", "--show-completion", "--install-completion"}
+"""Those of `embedway` that are no settings, beside those of its other commands."""
 A_FILE = re.compile(r"(\.\w+/\w+|\w[\w./-]*(\.(py|md|toml|txt|sh|ya?ml)|/))")
+COMMAND = re.compile(r"\bembedway [a-z]+|make serve|embedway:cpu")
 A_FLAG = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*")
 
 
@@ -34,23 +40,51 @@ def files_of(page: str) -> list[str]:
     return links + [span for span in code_spans(page) if A_FILE.fullmatch(span)]
 
 
-def without_sglang_s_column(page: str) -> str:
-    """A page without the first cells of its table of SGLang's flags."""
-    head, title, rest = text_of(page).partition("| SGLang | Embedway |")
-    return head + title + re.sub(r"^\|[^|]*\|", "|", rest, flags=re.MULTILINE)
+def tables_of(text: str) -> list[list[list[str]]]:
+    """Tables as rows of cells, the titles first, without the line below them."""
+    tables = re.findall(r"(?:^\|.*\n)+", text + "\n", re.MULTILINE)
+    rows = [[line.strip("|").split("|") for line in table.splitlines()] for table in tables]
+    return [[[cell.strip() for cell in row] for row in [table[0], *table[2:]]] for table in rows]
+
+
+def own_code(page: str) -> list[str]:
+    """Pieces of code that are about this server: not what tables say of another one, which is in their first column."""
+    text = text_of(page)
+    for table in tables_of(text):
+        if table[0][1:] == ["Embedway"]:
+            for row in table[1:]:
+                text = text.replace(f"| {row[0]} |", "| |", 1)
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    fences = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [*spans, *(line for fence in fences for line in fence.splitlines())]
+
+
+def own_flags(page: str) -> set[str]:
+    """Flags that stand alone, or behind the command: other programs have some, too."""
+    parts = [code if code.startswith("-") else "".join(COMMAND.split(code)[1:]) for code in own_code(page)]
+    return {flag for part in parts for flag in A_FLAG.findall(part)}
 
 
 def all_flags() -> set[str]:
     settings = {flag for name, field in Settings.model_fields.items() for flag in flags_of(name, field)}
     switches = {name for name, field in Settings.model_fields.items() if field.annotation is bool}
-    return settings | {f"--no-{name.replace('_', '-')}" for name in switches} | OTHER_FLAGS
+    return settings | {f"--no-{name.replace('_', '-')}" for name in switches} | OTHER_FLAGS | flags_of_commands()
+
+
+def flags_of_commands() -> set[str]:
+    group: Any = typer.main.get_command(app)
+    return {flag for command in group.commands.values() for parameter in command.params for flag in parameter.opts}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_a_page_names_exists(page: str) -> None:
     package = ROOT / "src" / "embedway"
     files = [name.rstrip("/") for name in files_of(page)]
-    missing = [name for name in files if not (ROOT / name).exists() and not any(package.rglob(name))]
+    missing = [
+        name
+        for name in files
+        if not any((folder / name).exists() for folder in (ROOT, (ROOT / page).parent)) and not any(package.rglob(name))
+    ]
     assert missing == []
 
 
@@ -74,8 +108,28 @@ def test_make_without_a_target_lists_every_target() -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
 def test_every_flag_that_a_page_names_exists(page: str) -> None:
-    named = set(A_FLAG.findall(without_sglang_s_column(page)))
-    assert named <= all_flags()
+    assert own_flags(page) <= all_flags()
+
+
+def test_flags_are_found_on_the_pages() -> None:
+    assert {"--api-key", "--lora-root", "--dtype"} <= own_flags("README.md")
+    assert {"--truncate", "--replicas"} <= own_flags("docs/migrating/sglang.md")
+    assert not {"--dp-size", "--allow-auto-truncate"} & own_flags("docs/migrating/sglang.md")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "migrating" in page])
+def test_every_field_that_a_page_leads_to_exists(page: str) -> None:
+    [table] = [table for table in tables_of(text_of(page)) if table[0][0].endswith(" field")]
+    named = {span for row in table[1:] for span in re.findall(r"`([a-z_]+)`", row[1])}
+    values = {value for field in EmbeddingRequest.model_fields.values() for value in literals_of(field.annotation)}
+    assert named
+    assert named <= {*EmbeddingRequest.model_fields, *values, "text", "image", "video"}
+
+
+def literals_of(annotation: Any) -> set[str]:
+    return {
+        value for choice in get_args(annotation) for value in (literals_of(choice) or {choice}) if value is not None
+    }
 
 
 @pytest.mark.parametrize(("name", "field"), Settings.model_fields.items(), ids=Settings.model_fields)

@@ -17,9 +17,10 @@ LIGHT = (
     *("embedway.engine.client", "embedway.engine.supervisor", "embedway.engine.wire", "embedway.engine.scheduler"),
     *("embedway.engine.loop", "embedway.embedder", "embedway.models.architectures", "embedway.models.native_loading"),
     *("embedway.observability.logs", "embedway.observability.metrics"),
+    *("embedway.commands.model_tables", "embedway.comparison.model_check", "embedway.load_test.sweep"),
 )
 """Modules outside the light rooms that are to be as light as those."""
-LIGHT_ROOMS = ("embedway.api", "embedway.inputs", "embedway.outputs")
+LIGHT_ROOMS = ("embedway.api", "embedway.inputs", "embedway.media", "embedway.outputs")
 HEAVY = ("torch", "transformers")
 ENGINE_SIDE = ("embedway.engine.loop", "embedway.engine.model_runner", "embedway.engine.scheduler", "embedway.embedder")
 
@@ -50,6 +51,25 @@ def test_no_process_loads_torch_or_transformers_before_a_model_needs_them() -> N
 
 def test_api_processes_load_nothing_of_the_engine_s_side() -> None:
     assert loaded_by(modules_of(LIGHT_ROOMS), ENGINE_SIDE) == ""
+
+
+def test_opentelemetry_s_sdk_is_loaded_for_traces_only() -> None:
+    heavy = ("opentelemetry.sdk", "opentelemetry.exporter")
+    assert loaded_by([*modules_of(LIGHT_ROOMS), "embedway.observability.tracing"], heavy) == ""
+    assert "loads" in loaded_by(["embedway.observability.request_tracer"], heavy)
+
+
+def test_api_processes_leave_images_and_videos_to_their_workers() -> None:
+    assert loaded_by(["embedway.media.decoder"], ("PIL", "av")) == ""
+
+
+def test_a_worker_loads_ffmpeg_with_its_first_video() -> None:
+    assert loaded_by(["embedway.media.worker"], ("av", "asyncio")) == ""
+
+
+def test_the_command_line_loads_what_a_command_does_when_it_is_called() -> None:
+    lazy = ("embedway.comparison", "embedway.load_test", "embedway.embedder", "embedway.models", "numpy", "matplotlib")
+    assert loaded_by(["embedway.cli"], lazy) == ""
 
 
 def test_what_loads_torch_is_noticed() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from embedway.api_keys import ApiKeys
 from embedway.config import Settings
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
@@ -15,9 +16,10 @@ def test_what_the_model_tells_of_itself_has_rows_of_its_own(capsys: pytest.Captu
     facts = {"dtype_choice": "bfloat16: 3.1x float32, cosine 0.99997", "dtype": "bfloat16"}
     engine = {**facts, "device": "cpu", "threads": "2", "load_seconds": "0.1"}
     spec = read_spec(location, name=settings.model_path)
-    print_banner(Serving(settings, spec, location, "127.0.0.1", 30000, engine))
+    print_banner(Serving(settings, ApiKeys(), spec, location, "127.0.0.1", 30000, engine))
     rows = [line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines() if "  " in line.strip()]
     shown = {name: value.strip() for name, value in rows}
     assert shown["dtype choice"] == facts["dtype_choice"]
     assert shown["weights"] == "bfloat16 on cpu, 2 threads"
     assert "load seconds" not in shown
+    assert shown["playground"] == "http://127.0.0.1:30000/"

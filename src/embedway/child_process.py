@@ -1,9 +1,11 @@
-"""How the supervisor and its child processes talk: one line down, one line up, and a lifeline.
+"""How the supervisor and its child processes talk: one line down, one line up, heartbeats, words, and a lifeline.
 
 The parent writes one line of JSON, the configuration, to the child's stdin and keeps it open; the child writes one
-line of JSON to its stdout when it is ready, or says why it cannot be.
-When stdin ends, the parent is gone (or wants the child
-to end): nothing outlives the supervisor, even one that was killed. Logs go to stderr.
+line of JSON to its stdout when it is ready, or says why it cannot be. An empty line up is a heartbeat, every
+BEAT_SECONDS: of an engine from when it is ready (`engine/heart.py`), of an API process from its start. After
+that each line either way is one of the words below.
+When stdin ends, the parent is gone (or wants the child to end): nothing outlives the supervisor, even one that was
+killed. Logs go to stderr.
 """
 
 from __future__ import annotations
@@ -22,6 +24,16 @@ import msgspec
 from embedway.errors import StartupError
 
 ConfigT = TypeVar("ConfigT")
+
+BEAT_SECONDS = 0.5
+
+RETIRE = "retire"
+"""Down, to an engine: it has a successor"""
+RESTART_ENGINES = "restart engines"
+"""Up, from an API process: one of the next two comes back for each, in order"""
+RESTART_BEGUN = "restart begun"
+RESTART_RUNS = "restart runs"
+"""The engines are being restarted already"""
 
 
 class Announcement(msgspec.Struct, omit_defaults=True):
@@ -43,12 +55,28 @@ class ParentLink:
         # Libraries may print: keep the real stdout for the announcement and send theirs to the log.
         self._stdout = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(2, 1)
+        self._on_word: Callable[[str], object] | None = None
+        self.is_announced = False
+        """Whether the parent knows that this process is ready: before, it listens to beats only"""
+        os.set_blocking(self._stdout.fileno(), False)  # a parent that does not read must not stop the one that beats
 
     def read_config(self, kind: type[ConfigT]) -> ConfigT:
         return msgspec.json.decode(sys.stdin.buffer.readline(), type=kind)
 
+    def beat(self) -> None:
+        """Tell the parent that this process makes progress."""
+        self.tell("")
+
+    def tell(self, word: str) -> bool:
+        """One of the words that go up, once `announce_ready` was called. False where the parent does not read."""
+        try:
+            return self._stdout.write(word.encode() + b"\n") is not None  # all of it, or None where the pipe is full
+        except BrokenPipeError:
+            return False
+
     def announce_ready(self, facts: dict[str, str] | None = None) -> None:
         self._announce(Announcement(facts=facts or {}))
+        self.is_announced = True
 
     def fail(self, error: StartupError) -> None:
         """Tell the parent why this process cannot start, and end it with the error's exit status."""
@@ -59,11 +87,19 @@ class ParentLink:
         """Call `act` on a thread of its own once the parent has closed the lifeline."""
 
         def wait() -> None:
-            while os.read(0, 4096):
-                pass
+            rest = b""
+            while piece := os.read(0, 4096):
+                *words, rest = (rest + piece).split(b"\n")
+                for word in words:
+                    if self._on_word is not None:
+                        self._on_word(word.decode())
             act()
 
         threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+    def on_word(self, act: Callable[[str], object]) -> None:
+        """Have `on_parent_gone`'s thread call `act` with each word that comes down."""
+        self._on_word = act
 
     def _announce(self, announcement: Announcement) -> None:
         with contextlib.suppress(BrokenPipeError):  # a parent that is gone needs no word
@@ -74,7 +110,7 @@ class ParentLink:
 
 
 class ChildFailed(Exception):
-    """A child ended before it was ready, without a word."""
+    """A child ended before it was ready, without a word, or had to be ended."""
 
 
 class ChildProcess:
@@ -83,6 +119,10 @@ class ChildProcess:
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
         self._process = process
+        self._rest = b""
+        """The beginning of a word whose end has not come"""
+        self.was_hanging = False
+        """Written by the watchdog as it kills it"""
 
     @classmethod
     async def start(
@@ -93,13 +133,17 @@ class ChildProcess:
         *,
         pass_fds: Sequence[int] = (),
     ) -> ChildProcess:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            pass_fds=pass_fds,
-            start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, who then drains
-        )
+        """Raises ChildFailed where the system has no room for it."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=pass_fds,
+                start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, who then drains
+            )
+        except OSError as error:  # no memory or number for another process, as when processes die for that
+            raise ChildFailed(f"{name} cannot be started: {error.strerror or error}") from error
         assert process.stdin is not None
         with contextlib.suppress(ConnectionError):  # a child that ended already: `ready` tells
             process.stdin.write(msgspec.json.encode(config) + b"\n")
@@ -110,8 +154,8 @@ class ChildProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    async def ready(self) -> dict[str, str]:
-        """Wait for the child's announcement and return its facts.
+    async def ready(self) -> dict[str, str] | None:
+        """Wait for the child's announcement and return its facts; None: it has beaten, and has to be waited for anew.
 
         Raises StartupError with the child's sentence, or ChildFailed if it just ended.
         """
@@ -119,14 +163,28 @@ class ChildProcess:
         line = await self._process.stdout.readline()
         if not line:
             raise ChildFailed(describe_exit(self.name, await self._process.wait()))
+        if not line.startswith(b"{"):
+            return None
         announcement = msgspec.json.decode(line, type=Announcement)
         if announcement.error is not None:
             raise StartupError(message=announcement.error)
         return announcement.facts
 
+    async def words(self) -> list[str] | None:
+        """Wait for a sign of life of a child that is ready; return the words that came with it; None where it ended."""
+        assert self._process.stdout is not None
+        piece = await self._process.stdout.read(4096)
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        return [line.decode() for line in lines if line] if piece else None
+
     async def wait(self) -> int:
         """Wait for the child's end; return its exit status (negative: the signal that ended it)."""
         return await self._process.wait()
+
+    def tell(self, word: str) -> None:
+        """One of the words that go down, to a child that is ready."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(word.encode() + b"\n")
 
     def cut_lifeline(self) -> None:
         assert self._process.stdin is not None

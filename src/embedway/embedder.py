@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedway.config import DEFAULT_MODEL, Dtype, PoolingMode
+from embedway.declared_model import find_model
 from embedway.engine.batch import pack
 from embedway.engine.model_runner import ModelRunner
 from embedway.engine.scheduler import QueuedRequest, Scheduler
@@ -23,20 +24,19 @@ from embedway.inputs.sequences import InputOptions, SequenceMaker
 from embedway.inputs.tokenizer import Truncate
 from embedway.model_spec import ModelSpec
 from embedway.models.architectures import load_model
-from embedway.models.checkpoint import read_spec
-from embedway.models.checkpoint_location import locate
 from embedway.models.cpu_threads import available_cores
 from embedway.models.tokenizer_conversion import convert, needs_conversion
 from embedway.outputs.vector_types import OutputDtype, Vectors, check_dimensions, check_output_dtype, finish
 from embedway.packed_sequences import PackedSequences
+from embedway.visual import Visual
 
 Input: TypeAlias = (
     str
-    | Mapping[str, str]
+    | Mapping[str, Any]
     | Sequence[str]
     | Sequence[int]
     | Sequence[Sequence[int]]
-    | Sequence[Mapping[str, str]]
+    | Sequence[Mapping[str, Any]]
     | npt.NDArray[np.integer]
     | npt.NDArray[np.str_]
 )
@@ -57,10 +57,12 @@ class Embedder:
         model: str | Path = DEFAULT_MODEL,
         *,
         revision: str | None = None,
+        download_dir: str | Path | None = None,
         dtype: Dtype = "auto",
         device: str = "auto",
         pooling: PoolingMode | None = None,
         max_length: int | None = None,
+        chat_template: str | None = None,
         matryoshka: bool = False,
         trust_remote_code: bool = False,
         threads: int = 0,
@@ -70,21 +72,25 @@ class Embedder:
 
         Raises ModelNotAvailable, UnsupportedCheckpoint, InvalidSetting, or TorchNotInstalled where it needs the extra.
         """
-        location = locate(str(model), revision=revision, trust_remote_code=trust_remote_code)
-        spec = read_spec(
-            location,
-            name=str(model),
+        _, spec = find_model(
+            str(model),
+            revision=revision,
+            download_dir=download_dir,
             pooling=pooling,
             max_length=max_length,
+            chat_template=chat_template,
             trust_remote_code=trust_remote_code,
         )
-        self._sequences = _sequence_maker(spec)
+        self._sequences = sequence_maker(spec)
         num_threads = threads or available_cores()
-        self._runner = ModelRunner(load_model(spec, dtype=dtype, device=device, threads=num_threads))
+        loaded = load_model(spec, dtype=dtype, device=device, threads=num_threads)
+        self._runner = ModelRunner(loaded)
         self._max_batch_tokens = max_batch_tokens
         self._matryoshka = matryoshka
         self._lock = threading.Lock()
         self.spec = spec
+        self.facts = {"dtype": loaded.dtype, "device": loaded.device, **loaded.facts}
+        """How the model runs, in words: its backend, how its type was chosen"""
 
     def embed(
         self,
@@ -100,6 +106,8 @@ class Embedder:
     ) -> Vectors:
         """Embed texts or token ids, in any form that `input` of POST /v1/embeddings has.
 
+        An object's `image` or `video` may also be a path, bytes or Pillow's image; URLs are not fetched.
+
         Returns [n, dimension], or [dimension] for a single string, list of ids or object; float32 of unit length unless
         the arguments say otherwise. An empty list gives [0, dimension]. numpy arrays are taken as the lists that they
         stand for. Raises the errors of the HTTP API, with the same sentences.
@@ -114,14 +122,26 @@ class Embedder:
             empty = np.empty((0, self.spec.dimension), dtype=np.float32)
             return finish(empty, dimensions=length, normalize=normalize, output_dtype=output_dtype)
         items = parse_input(plain, max_items=UNLIMITED, field="texts")
-        sequences = self._sequences.make(items, InputOptions(input_type, prompt_name, prompt, truncate))
+        options = InputOptions(input_type, prompt_name, prompt, truncate)
+        sequences = self._sequences.make(items, options, self._visuals(items))
         vectors = self._run(sequences, items)
         finished = finish(vectors, dimensions=length, normalize=normalize, output_dtype=output_dtype)
         return finished[0] if items.is_single else finished
 
+    def _visuals(self, items: Items) -> dict[int, tuple[Visual, ...]]:
+        """Raises MediaNotSupported, and what `read_here` raises."""
+        if not items.media:
+            return {}
+        if self.spec.vision is None:
+            items.require_text_only()
+        from embedway.media.in_process import read_here
+
+        return {i: tuple(read_here(ref, self.spec) for ref in refs) for i, refs in items.media.items()}
+
     def _run(self, sequences: PackedSequences, items: Items) -> npt.NDArray[np.float32]:
         """float32 [n, dimension], not normalised. Raises ItemFailed or NonFiniteVector."""
         request = QueuedRequest(0, sequences.token_ids, sequences.cu_seqlens, sequences.pool_start)
+        request.visuals = sequences.visuals
         scheduler = Scheduler[QueuedRequest](max_batch_tokens=self._max_batch_tokens)
         scheduler.add(request)
         vectors = np.empty((sequences.num_sequences, self.spec.dimension), dtype=np.float32)
@@ -135,7 +155,7 @@ class Embedder:
         return vectors
 
 
-def _sequence_maker(spec: ModelSpec) -> SequenceMaker:
+def sequence_maker(spec: ModelSpec) -> SequenceMaker:
     """With a tokenizer.json made of an older kind of tokenizer, where there is none."""
     if not needs_conversion(spec):
         return SequenceMaker.load(spec, max_request_tokens=UNLIMITED)
@@ -153,7 +173,7 @@ def _plain(value: object, param: str) -> object:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Mapping):
-        return dict(value)
+        return _plain_object(value)
     if isinstance(value, np.ndarray):
         return _plain_array(value, param)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
@@ -161,6 +181,15 @@ def _plain(value: object, param: str) -> object:
             return list(value)
         return [_plain_part(part, f"{param}[{i}]") for i, part in enumerate(value)]
     raise InvalidType(param=param, expected=_FORMS, got=f"a Python {type(value).__name__}")
+
+
+def _plain_object(value: Mapping[str, object]) -> dict[str, object]:
+    """With its image and video as a request would have them."""
+    if not value.keys() & {"image", "video"}:
+        return dict(value)
+    from embedway.media.in_process import as_text
+
+    return {key: as_text(part) if key in ("image", "video") else part for key, part in value.items()}
 
 
 def _plain_array(array: npt.NDArray[Any], param: str) -> object:

@@ -8,34 +8,55 @@ EmbedwayError
 │   ├── InvalidValue                400 invalid_value
 │   ├── EmptyInput                  400 empty_input
 │   ├── InvalidTokenId              400 invalid_token_id
+│   ├── PlaceholderTokenId          400 invalid_token_id
 │   ├── ContextLengthExceeded       400 context_length_exceeded
 │   ├── TooManyItems                400 too_many_items
 │   ├── TooManyTokens               400 too_many_tokens
 │   ├── TooManyCharacters           400 too_many_characters
 │   ├── DimensionsNotSupported      400 dimensions_not_supported
 │   ├── UnknownPrompt               400 unknown_prompt
-│   ├── AdaptersNotSupported        400 adapters_not_supported
+│   ├── AdapterRefused              400 adapter_refused
 │   ├── MediaNotSupported           400 media_not_supported
+│   ├── MediaUnreadable             400 media_unreadable
+│   ├── MediaTooLarge               400 media_too_large
+│   ├── MediaFetchFailed            400 media_fetch_failed
 │   ├── MalformedHttp               400 malformed_http
 │   ├── InvalidApiKey               401 invalid_api_key
+│   ├── AdminOnly                   403 admin_only
+│   ├── PathNotAllowed              403 path_not_allowed
+│   ├── MediaNotAllowed             403 media_not_allowed
 │   ├── ModelNotFound               404 model_not_found
+│   ├── AdapterNotFound             404 adapter_not_found
 │   ├── RouteNotFound               404 route_not_found
 │   ├── MethodNotAllowed            405 method_not_allowed
+│   ├── RequestTimedOut             408 request_timed_out
+│   ├── RequestAborted              409 request_aborted
+│   ├── RestartInProgress           409 restart_in_progress
 │   ├── BodyTooLarge                413 body_too_large
-│   └── UnsupportedMediaType        415 unsupported_media_type
+│   ├── UnsupportedMediaType        415 unsupported_media_type
+│   ├── HostNotAllowed              421 host_not_allowed
+│   ├── ServerOverloaded            429 server_overloaded
+│   └── HeadTooLarge                431 head_too_large
 ├── ServerFault                     our side is at fault
 │   ├── InternalFault               500 internal_error
 │   ├── ItemFailed                  500 item_failed
 │   ├── NonFiniteVector             500 non_finite_vector
 │   ├── EngineNotReady              503 engine_not_ready
 │   ├── EngineLost                  503 engine_lost
-│   └── ShuttingDown                503 shutting_down
-└── StartupError                    never sent over HTTP: one line on stderr, exit status 2
+│   ├── MediaBusy                   503 media_busy
+│   ├── TooManyConnections          503 too_many_connections
+│   ├── ShuttingDown                503 shutting_down
+│   └── DeadlineExceeded            504 deadline_exceeded
+└── StartupError                    never sent over HTTP: one line on stderr, exit status 2 (of any command)
     ├── InvalidSetting
+    ├── CannotCheck
+    ├── NotMeasurable
     ├── AddressInUse
     ├── ModelNotAvailable
     ├── UnsupportedCheckpoint
-    └── TorchNotInstalled
+    ├── TorchNotInstalled
+    ├── MediaNotInstalled
+    └── TracingNotInstalled
 
 An error is raised where it is found, with the values that its sentence needs; `api/error_response.py` alone turns it
 into a body, and `cli.py` alone into an exit status.
@@ -43,7 +64,10 @@ into a body, and `cli.py` alone into an exit status.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LONGEST_VALUE = 500
 """Characters of one value in the sentence of a RequestError."""
@@ -56,12 +80,21 @@ class EmbedwayError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
+    is_final: ClassVar[bool] = False
+    """Clients that try again by themselves are told not to."""
 
     def __init__(self, *, param: str | None = None, **values: object) -> None:
         self.param = param
         self.message = self.sentence.format(param=param, **values)
         super().__init__(self.message)
+
+    @classmethod
+    def said(cls, message: str, param: str | None) -> Self:
+        """The error as another process raised it: its sentence is filled already."""
+        error = cls.__new__(cls, message)
+        error.param, error.message = param, message
+        return error
 
 
 class RequestError(EmbedwayError):
@@ -114,6 +147,14 @@ class InvalidTokenId(RequestError):
     code = "invalid_token_id"
 
 
+class PlaceholderTokenId(RequestError):
+    sentence = (
+        "'{param}' is the token id {token_id}, which stands for a part of an image or video, and token ids come "
+        "without any: send an object with 'image' or 'video'."
+    )
+    code = "invalid_token_id"
+
+
 class ContextLengthExceeded(RequestError):
     sentence = (
         "'{param}' has {length} tokens, but the model reads at most {limit} tokens an item, {included} included. "
@@ -147,18 +188,44 @@ class UnknownPrompt(RequestError):
     code = "unknown_prompt"
 
 
-class AdaptersNotSupported(RequestError):
-    sentence = "'{param}' asks for the LoRA adapter {adapter!r}, but this server serves no adapters."
-    code = "adapters_not_supported"
+class AdapterRefused(RequestError):
+    sentence = "The LoRA adapter {adapter!r} cannot be loaded: {problem}."
+    code = "adapter_refused"
+
+    def __init__(self, *, adapter: str, problem: str, param: str | None = None) -> None:
+        super().__init__(param=param, adapter=adapter, problem=problem)
+        self.adapter, self.problem = adapter, problem  # an engine sends them to the API process, which raises it anew
 
 
 class MediaNotSupported(RequestError):
-    sentence = "'{param}' is {kind} input, but the model of this server reads text only."
+    sentence = "'{param}' is {kind} input, which the model of this server does not read."
     code = "media_not_supported"
 
 
+class MediaUnreadable(RequestError):
+    sentence = "'{param}' cannot be read as {kind}: {problem}."
+    code = "media_unreadable"
+
+
+class MediaTooLarge(RequestError):
+    sentence = "'{param}' {problem}, but at most {limit} are read ({flag})."
+    code = "media_too_large"
+
+
+class MediaFetchFailed(RequestError):
+    sentence = "'{param}' could not be fetched: {problem}."
+    code = "media_fetch_failed"
+
+
+class MediaNotAllowed(RequestError):
+    sentence = "'{param}' may not be read: {problem}."
+    status = 403
+    type = "permission_error"
+    code = "media_not_allowed"
+
+
 class MalformedHttp(RequestError):
-    sentence = "The HTTP request could not be parsed."
+    sentence = "The HTTP request could not be parsed: {problem}."
     code = "malformed_http"
 
 
@@ -169,10 +236,30 @@ class InvalidApiKey(RequestError):
     code = "invalid_api_key"
 
 
+class AdminOnly(RequestError):
+    sentence = "{path} changes the server, which {problem}."
+    status = 403
+    type = "permission_error"
+    code = "admin_only"
+
+
+class PathNotAllowed(RequestError):
+    sentence = "'{param}' is a folder that requests may not name: {problem}."
+    status = 403
+    type = "permission_error"
+    code = "path_not_allowed"
+
+
 class ModelNotFound(RequestError):
     sentence = "The model {name!r} does not exist here. Served: {served}."
     status = 404
     code = "model_not_found"
+
+
+class AdapterNotFound(RequestError):
+    sentence = "'{param}' asks for the LoRA adapter {adapter!r}, which is not loaded here. {hint}"
+    status = 404
+    code = "adapter_not_found"
 
 
 class RouteNotFound(RequestError):
@@ -187,6 +274,12 @@ class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
 
 
+class TooMuchToParse(RequestError):
+    sentence = "The body takes more memory than there is for parsing one. Send fewer or shorter items."
+    status = 413
+    code = "body_too_large"
+
+
 class BodyTooLarge(RequestError):
     sentence = "The request body is larger than {limit} bytes (--max-body-mb)."
     status = 413
@@ -197,6 +290,53 @@ class UnsupportedMediaType(RequestError):
     sentence = "The content type is {got!r}, but it must be 'application/json'."
     status = 415
     code = "unsupported_media_type"
+
+
+class RequestAborted(RequestError):
+    """409, not 503: nothing is at fault here, and no load balancer should think so."""
+
+    sentence = "The operator of the server has ended this request (/abort_request)."
+    status = 409
+    code = "request_aborted"
+    is_final = True
+
+
+class RestartInProgress(RequestError):
+    sentence = "The engines are being restarted already: /server_info shows which have been."
+    status = 409
+    code = "restart_in_progress"
+
+
+class ServerOverloaded(RequestError):
+    sentence = "The server has too much to do and did not begin this request: {problem}. Try again in {seconds} s."
+    status = 429
+    type = "rate_limit_error"
+    code = "server_overloaded"
+
+    def __init__(self, *, problem: str, seconds: int) -> None:
+        super().__init__(problem=problem, seconds=seconds)
+        self.retry_after_seconds = seconds
+
+
+class RequestTimedOut(RequestError):
+    sentence = "The request did not come whole, or fast enough, within {limit:g} seconds (--receive-timeout)."
+    status = 408
+    code = "request_timed_out"
+
+
+class HostNotAllowed(RequestError):
+    sentence = (
+        "This server is not known as {host!r}. Send its own name or address in the header 'Host', or start it with "
+        "--allowed-hosts."
+    )
+    status = 421
+    code = "host_not_allowed"
+
+
+class HeadTooLarge(RequestError):
+    sentence = "The request line and headers are larger than {limit} bytes, or there are more than {headers} headers."
+    status = 431
+    code = "head_too_large"
 
 
 class ServerFault(EmbedwayError):
@@ -232,21 +372,60 @@ class EngineLost(ServerFault):
     retry_after_seconds = 5
 
 
+class EngineCrashed(ServerFault):
+    """Clients are told not to send it again: each time would end two engines more."""
+
+    sentence = "Two engines ended while they computed this request, and it is not tried again."
+    code = "engine_crashed"
+    is_final = True
+
+
+class MediaBusy(ServerFault):
+    sentence = "Too many images and videos wait to be decoded, so '{param}' was not begun. Try again shortly."
+    status = 503
+    code = "media_busy"
+    retry_after_seconds = 2
+
+
+class TooManyConnections(ServerFault):
+    sentence = "The server has {limit} connections already (--max-connections). Try again shortly."
+    status = 503
+    code = "too_many_connections"
+    retry_after_seconds = 1
+
+
 class ShuttingDown(ServerFault):
-    sentence = "The server is shutting down and could not finish this request in time. Send it to another one."
+    sentence = "The server is shutting down and does not finish this request. Send it to another one."
     status = 503
     code = "shutting_down"
     retry_after_seconds = 5
 
 
+class DeadlineExceeded(ServerFault):
+    sentence = (
+        "The answer was not ready within {milliseconds} ms (timeout_ms, X-Request-Timeout-Ms, --request-timeout)."
+    )
+    status = 504
+    type = "timeout_error"
+    code = "deadline_exceeded"
+
+
 class StartupError(EmbedwayError):
-    """The server cannot start as it was asked to; the sentence is for the operator."""
+    """A command cannot do what it was asked to; the sentence is for the operator."""
 
     exit_status: ClassVar[int] = 2
 
 
 class InvalidSetting(StartupError):
     sentence = "{setting}: {problem}"
+
+
+class CannotCheck(StartupError):
+    sentence = "cannot check {name}: {problem}"
+
+
+class NotMeasurable(StartupError):
+    sentence = "cannot measure {url}: {problem}"
 
 
 class AddressInUse(StartupError):
@@ -263,3 +442,11 @@ class UnsupportedCheckpoint(StartupError):
 
 class TorchNotInstalled(StartupError):
     sentence = "{what} needs {package}, which is not installed: pip install 'embedway[torch]'"
+
+
+class MediaNotInstalled(StartupError):
+    sentence = "{what} reads images and needs {package}, which is not installed: pip install 'embedway[media]'"
+
+
+class TracingNotInstalled(StartupError):
+    sentence = "--otlp-endpoint needs {package}, which is not installed: pip install 'embedway[otel]'"

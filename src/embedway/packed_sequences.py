@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
+
+from embedway.adapter_ref import AdapterRef
+from embedway.visual import Visual, moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +23,30 @@ class PackedSequences:
     """int32 [n + 1]"""
     pool_start: int = 0
     """Leading tokens of every sequence that the pooling leaves out (a prompt's)"""
+    adapters: tuple[AdapterRef, ...] = ()
+    """The LoRA adapters that the request asks for"""
+    adapter_indices: npt.NDArray[np.int32] | None = None
+    """int32 [n]: each sequence's place in `adapters`, -1 for the base model; None where `adapters` is empty"""
+    visuals: Mapping[int, tuple[Visual, ...]] = field(default_factory=dict)
+    """Sequence → its images and videos, in the order in which their positions stand in it; text alone is not listed"""
 
     @classmethod
     def of(cls, sequences: Sequence[npt.NDArray[np.int32]], *, pool_start: int = 0) -> PackedSequences:
         cu_seqlens = np.fromiter(accumulate(map(len, sequences), initial=0), dtype=np.int32, count=len(sequences) + 1)
         token_ids = sequences[0] if len(sequences) == 1 else np.concatenate(sequences)
         return cls(np.ascontiguousarray(token_ids, dtype=np.int32), cu_seqlens, pool_start)
+
+    def part(self, start: int, stop: int) -> PackedSequences:
+        """Sequences `start … stop - 1`."""
+        first, last = self.cu_seqlens[start], self.cu_seqlens[stop]
+        return PackedSequences(
+            token_ids=self.token_ids[first:last],
+            cu_seqlens=self.cu_seqlens[start : stop + 1] - first,
+            pool_start=self.pool_start,
+            adapters=self.adapters,
+            adapter_indices=None if self.adapter_indices is None else self.adapter_indices[start:stop],
+            visuals=dict(moved(self.visuals, start, stop, 0)),
+        )
 
     @property
     def num_sequences(self) -> int:

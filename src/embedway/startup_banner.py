@@ -40,13 +40,14 @@ def _rows(serving: Serving) -> list[tuple[str, str]]:
     rows = [
         ("model", f"{spec.name} ({SOURCES[serving.location.source]})"),
         ("revision", spec.revision or "not known"),
-        ("pooling", " + ".join(spec.pooling) + ", vectors of unit length"),
+        ("pooling", (" + ".join(spec.pooling) or "the model's own") + ", vectors of unit length"),
         ("dimension", _dimension(serving)),
         ("length", f"{spec.max_length} tokens, longer items: {_TOO_LONG[settings.truncate]}"),
         ("weights", f"{engine['dtype']} on {engine['device']}, {engine['threads']} threads"),
         *((name.replace("_", " "), fact) for name, fact in engine.items() if name not in SHOWN_ELSEWHERE),
         ("processes", f"{settings.replicas} engine, {settings.api_workers} API"),
         ("access", _access(serving)),
+        *([("playground", f"{_url(serving)}/")] if settings.playground else []),
     ]
     if spec.default_prompt_name is not None:
         rows.append(("prompt", f"{spec.default_prompt_name} by default"))
@@ -67,18 +68,19 @@ def _dimension(serving: Serving) -> str:
 
 
 def _access(serving: Serving) -> str:
-    num_keys = len(serving.settings.api_key)
+    num_keys = len(serving.keys.users)
     return f"{num_keys} API key{'s' * (num_keys > 1)}" if num_keys else "no API key needed"
 
 
 def _url(serving: Serving) -> str:
     host = f"[{serving.host}]" if ":" in serving.host else serving.host
-    return f"http://{host}:{serving.port}"
+    scheme = "http" if serving.settings.ssl_certfile is None else "https"
+    return f"{scheme}://{host}:{serving.port}"
 
 
 def _curl(serving: Serving) -> str:
     settings, spec = serving.settings, serving.spec
     name = next(iter(settings.served_model_name), spec.name)
     body = json.dumps({"model": name, "input": "The quick brown fox jumps over the lazy dog"})
-    key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_key else ""
+    key = ' -H "Authorization: Bearer $API_KEY"' if serving.keys.users else ""
     return f"  curl {_url(serving)}/v1/embeddings{key} -H 'Content-Type: application/json' -d '{body}'"

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from embedway.api.adapter_registry import AdapterRegistry
 from embedway.api.app import create_app
-from embedway.api.context import ApiContext
-from embedway.api.served_models import ServedModel
+from embedway.api.context_setup import api_context
+from embedway.api.waits import Waits
+from embedway.api_keys import ApiKeys
 from embedway.config import Settings, load_settings
 from embedway.engine.client import EngineClient
 from embedway.engine.loop import Engine, EngineIdentity
+from embedway.engine.vector_cache import VectorCache
 from embedway.inputs.sequences import SequenceMaker
 from embedway.model_spec import ModelSpec
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
+from embedway.observability.engine_metrics import EngineMetrics
 from embedway.observability.metrics import Metrics
-from fake_model import FakeModel
+from fake_model import FakeModel, read_fake_adapter
+
+if TYPE_CHECKING:
+    from embedway.observability.request_tracer import RequestTracer
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 Connect = Callable[..., contextlib.AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -35,8 +43,17 @@ def spec() -> ModelSpec:
 
 
 @contextlib.contextmanager
-def engine_thread(model: FakeModel, address: str) -> Generator[None]:
-    engine = Engine(EngineIdentity(model, threads=1, load_seconds=0.0), address=address, max_batch_tokens=256)
+def engine_thread(
+    model: FakeModel, address: str, cache_mb: int, metrics: EngineMetrics, *, shares_by_key: bool = False
+) -> Generator[None]:
+    engine = Engine(
+        EngineIdentity(model, threads=1, load_seconds=0.0, read_adapter=read_fake_adapter),
+        address=address,
+        max_batch_tokens=256,
+        cache=VectorCache.of_setting(cache_mb, model.dimension),
+        metrics=metrics,
+        shares_by_key=shares_by_key,
+    )
     thread = threading.Thread(target=engine.run)
     thread.start()
     try:
@@ -59,18 +76,42 @@ def connect(spec: ModelSpec, tmp_path: Path) -> Connect:
     """`async with connect(port=…, max_items=…) as client`: a client of a server with these settings."""
 
     @contextlib.asynccontextmanager
-    async def start(*, with_engine: bool = True, **settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
+    async def start(
+        *,
+        with_engine: bool = True,
+        model: FakeModel | None = None,
+        tracer: RequestTracer | None = None,
+        **settings: Any,
+    ) -> AsyncGenerator[httpx.AsyncClient]:
         values: Settings = load_settings(settings)
-        address = f"ipc://{tmp_path}/engine.sock"
-        with engine_thread(FakeModel(), address) if with_engine else contextlib.nullcontext():
-            async with EngineClient([address]) as engine:
+        address = f"{tmp_path}/engine.sock"
+        shares_by_key = values.fair_share == "keys"
+        folder = Path(tempfile.mkdtemp(prefix="metrics-", dir=tmp_path))
+        engine_or_none = engine_thread(
+            model or FakeModel(), address, values.cache_mb, EngineMetrics(folder), shares_by_key=shares_by_key
+        )
+        with engine_or_none if with_engine else contextlib.nullcontext():
+            metrics = Metrics(folder)
+            waits = Waits(metrics.ended)
+            async with EngineClient([address], on_abort=waits.abort) as engine:
                 if with_engine:
                     await until_ready(engine)
                 sequences = SequenceMaker.load(spec, max_request_tokens=values.max_request_tokens)
-                app = create_app(ApiContext(values, ServedModel.of(spec, values), sequences, engine, Metrics()))
-                transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-                async with httpx.AsyncClient(transport=transport, base_url="http://embedway") as client:
-                    yield client
+                adapters = AdapterRegistry(tmp_path, engine)
+                await adapters.adopt()
+                with api_context(
+                    values,
+                    ApiKeys.of(values),
+                    sequences,
+                    engine=engine,
+                    adapters=adapters,
+                    metrics=metrics,
+                    waits=waits,
+                    tracer=tracer,
+                ) as context:
+                    transport = httpx.ASGITransport(create_app(context), raise_app_exceptions=False)
+                    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                        yield client
 
     return start
 

@@ -127,7 +127,7 @@ async def test_a_key_is_shown_nowhere(connect: Connect) -> None:
     ("path", "body", "broken"),
     [
         ("/v1/embeddings", {"model": MODEL, "input": "a"}, "embedway.api.embeddings.finish"),
-        ("/tokenize", {"prompt": "a"}, "embedway.api.tokenize_routes.parse_input"),
+        ("/tokenize", {"prompt": "a"}, "embedway.api.tokenize_routes.read_body"),
     ],
 )
 async def test_an_internal_fault_is_a_500_without_a_trace(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ from embedway.config import Settings
 from embedway.model_spec import ModelSpec
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+STAGE_COUNTS = (("parse", 2.0), ("media", 0.0), ("tokenize", 2.0), ("queue", 1.0), ("compute", 1.0), ("encode", 1.0))
 
 
 async def test_models_are_listed_and_found_by_id(client: httpx.AsyncClient) -> None:
@@ -60,6 +62,12 @@ async def test_server_info_shows_settings_and_engines(client: httpx.AsyncClient)
     assert info["settings"]["port"] == 30000
     assert info["engines"][0]["dtype"] == "float32"
     assert info["engines"][0]["facts"] == {"backend": "numpy, for tests"}
+    assert info["model"]["name"] == MODEL
+    assert info["python"].endswith(platform.python_version())
+    assert info["versions"]["numpy"]
+    assert info["cpu"]["cores"] >= 1
+    assert info["build"].keys() == {"wheel", "editable", "commit"}
+    assert info["restarts"] == {}
 
 
 async def test_metrics_count_requests_items_and_tokens(client: httpx.AsyncClient) -> None:
@@ -73,10 +81,19 @@ async def test_metrics_count_requests_items_and_tokens(client: httpx.AsyncClient
     assert 'embedway_engine_ready{replica="0"} 1.0' in text
 
 
+async def test_each_stage_of_a_request_is_measured_once(client: httpx.AsyncClient) -> None:
+    await client.post("/v1/embeddings", json={"model": MODEL, "input": ["hello world", "hello"]})
+    await client.post("/tokenize", json={"prompt": "hello"})
+    lines = (await client.get("/metrics")).text.splitlines()
+    counts = {stage: f'embedway_stage_seconds_count{{stage="{stage}"}} {count}' for stage, count in STAGE_COUNTS}
+    assert [line for line in lines if line.startswith("embedway_stage_seconds_count")] == [*counts.values()]
+
+
 async def test_the_schema_describes_the_request(client: httpx.AsyncClient) -> None:
     schema = (await client.get("/openapi.json")).json()
     body = schema["paths"]["/v1/embeddings"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert {"input", "model"} == set(body["required"])
+    assert body["required"] == ["model"]
+    assert body["oneOf"] == [{"required": ["input"]}, {"required": ["messages"]}]
     assert {"encoding_format", "dimensions", "truncate", "output_dtype"} < set(body["properties"])
     assert (await client.get("/docs")).status_code == 200
 
@@ -89,4 +106,4 @@ def test_a_folder_is_served_under_its_path_with_or_without_a_slash_and_its_last_
     for name in (str(folder), f"{folder}/"):
         served = ServedModel.of(msgspec.structs.replace(spec, name=name), Settings())
         for asked in (name, str(folder), "my-model"):
-            served.check(asked)
+            assert served.adapter_in(asked) is None

@@ -2,56 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 from benchmarks.http_load import RequestFailed, post_once, run_load, write_request
 
-
-class Recorder(ThreadingHTTPServer):
-    """Answers with the body that it got; 400 to a body with `refuse` in it, and hangs up on `hang up`."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.inputs: list[object] = []
-        self.lock = threading.Lock()
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        given = json.loads(body)["input"]
-        assert isinstance(self.server, Recorder)
-        with self.server.lock:
-            self.server.inputs.append(given)
-        if given == "hang up":
-            self.close_connection = True
-            return
-        self.send_response(400 if given == "refuse" else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Recorder]:
-    with Recorder() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+from recording_server import Recorder
 
 
 def test_every_request_is_sent_once_and_timed(server: Recorder) -> None:

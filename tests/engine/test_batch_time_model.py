@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from embedway.engine.batch_time_model import BatchTime, BatchTimeModel, smallest_non_negative
-from embedway.engine.warm_up import SAMPLES
+from embedway.engine.warm_up import TEXTS
 
 few_examples = settings(max_examples=20)  # each teaches hundreds of batches
 Costs = tuple[float, float, float]
@@ -23,7 +23,7 @@ def batch_of(lengths: np.ndarray, costs: Costs, factor: float = 1.0) -> BatchTim
 
 
 def warmed_up(costs: Costs) -> BatchTimeModel:
-    return BatchTimeModel([batch_of(np.full(n, length), costs) for n, length in SAMPLES])
+    return BatchTimeModel([batch_of(np.full(n, length), costs) for n, length in TEXTS])
 
 
 def mixed_traffic(rng: np.random.Generator, count: int) -> Iterator[np.ndarray]:

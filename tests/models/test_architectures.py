@@ -90,8 +90,8 @@ def test_a_model_that_would_not_run_in_the_library_anyway_says_nothing_of_it(
 def test_a_library_that_gives_wrong_vectors_is_not_used(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def reversed_tokens(self: ReferenceEncoder, ids: np.ndarray, *rest: Any) -> np.ndarray:
-        return ReferenceEncoder.embed(self, ids[::-1], *rest)
+    def reversed_tokens(self: ReferenceEncoder, ids: np.ndarray, *rest: Any, **adapters: Any) -> np.ndarray:
+        return ReferenceEncoder.embed(self, ids[::-1], *rest, **adapters)
 
     monkeypatch.setattr(native.NativeEncoder, "embed", reversed_tokens)
     model = load_model(spec, dtype="auto", device="cpu")

@@ -73,7 +73,7 @@ def in_library(spec: ModelSpec, config: EncoderConfig) -> EmbeddingModel | None:
 
 def in_numpy(spec: ModelSpec, config: EncoderConfig) -> EmbeddingModel:
     encoder = ReferenceEncoder(config.shape, read_weights(spec, config))
-    return NativeModel(spec, encoder, (), dtype="float32", backend="numpy")
+    return NativeModel(spec, config, encoder, (), dtype="float32", backend="numpy")
 
 
 needs_library = pytest.mark.skipif(not native.gemm_types(), reason="the native library is not built")
@@ -171,7 +171,7 @@ def test_mpnet_s_square_of_biases_is_made_once_for_all_shorter_lengths(tmp_path:
     config = read_encoder_config(spec)
     assert config is not None
     weights = read_weights(spec, config)
-    encoder = FusedBert(config.shape, weights, dtype=torch.float32, device=torch.device("cpu"), pack=False)
+    encoder = FusedBert(config, weights, dtype=torch.float32, device=torch.device("cpu"), pack=False)
     longest = encoder.position_bias(300)
     assert weights.relative_bias is not None
     np.testing.assert_array_equal(longest.numpy(), bias_of(weights.relative_bias, 300))

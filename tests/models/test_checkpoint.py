@@ -129,7 +129,7 @@ def test_modules_are_known_by_their_class_wherever_it_lay(tmp_path: Path, packag
 
 
 @pytest.mark.parametrize(
-    "kind", ["LayerNorm", "WeightedLayerPooling", "Router", "CNN", "LSTM", "StaticEmbedding", "CLIPModel", "BoW"]
+    "kind", ["LayerNorm", "WeightedLayerPooling", "Router", "CNN", "LSTM", "StaticEmbedding", "BoW"]
 )
 def test_a_module_that_cannot_be_run_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     with pytest.raises(

@@ -4,9 +4,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import threading
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,13 +11,14 @@ from huggingface_hub import constants
 
 from embedway.errors import InvalidSetting, ModelNotAvailable, UnsupportedCheckpoint
 from embedway.models.checkpoint_location import locate
+from fake_hub import COMMIT, FakeHub, online, running_hub, write, write_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+# pragma: allowlist nextline secret
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WHOLE = {
     "config.json": '{"model_type": "bert"}',
     "tokenizer.json": "{}",
@@ -35,80 +33,14 @@ WHOLE = {
 }
 
 
-def write(folder: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return folder
-
-
 def without(*names: str) -> dict[str, str]:
     return {name: text for name, text in WHOLE.items() if name not in names}
 
 
-def write_cache(cache: Path, repo: str, files: dict[str, str]) -> Path:
-    """A repository in the layout of the Hub cache."""
-    repository = cache / f"models--{repo.replace('/', '--')}"
-    write(repository, {"refs/main": COMMIT})
-    return write(repository / "snapshots" / COMMIT, files)
-
-
-@dataclass
-class FakeHub:
-    """The Hub's routes for a model: its revision, its files and their content."""
-
-    files: dict[str, str] = field(default_factory=dict)
-    status: int = 200
-    error_code: str = ""
-    asked: list[str] = field(default_factory=list)
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        self.asked.append(path)
-        if self.status != 200:
-            return self.status, {"X-Error-Code": self.error_code}, b"{}"
-        if "/resolve/" in path:
-            content = self.files[path.split(f"/resolve/{COMMIT}/")[1]].encode()
-            return 200, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}, content
-        if "/tree/" in path:
-            tree = [{"type": "file", "path": p, "size": len(t), "oid": p} for p, t in self.files.items()]
-            return 200, {}, json.dumps(tree).encode()
-        return 200, {}, json.dumps({"id": "me/mine", "sha": COMMIT, "siblings": []}).encode()
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    fake = FakeHub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, headers, body = fake.answer(self.path.split("?")[0])
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the method it replaces
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    online(monkeypatch, f"http://127.0.0.1:{server.server_port}")
-    yield fake
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def online(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    with running_hub(monkeypatch) as hub:
+        yield hub
 
 
 def test_the_data_package_holds_the_real_minilm(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from embedway.kernels.native_adapter import LayerAdapter
+
 MODES = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
@@ -44,15 +46,30 @@ class PoolsByItself:
     """Shows which of its methods was used, and how."""
 
     def embed(
-        self, token_ids: npt.NDArray[np.int32], cu_seqlens: npt.NDArray[np.int32], pool_starts: object, pooling: str
+        self,
+        token_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int32],
+        pool_starts: object,
+        pooling: str,
+        *,
+        adapters: Sequence[object] = (),
+        adapter_indices: npt.NDArray[np.int32] | None = None,
     ) -> npt.NDArray[np.float32]:
         assert pooling in ("mean", "cls", "max", "lasttoken")
         return np.full((len(cu_seqlens) - 1, 32), 7, np.float32)
 
     def hidden_states(
-        self, token_ids: npt.NDArray[np.int32], cu_seqlens: npt.NDArray[np.int32]
+        self,
+        token_ids: npt.NDArray[np.int32],
+        cu_seqlens: npt.NDArray[np.int32],
+        *,
+        adapters: Sequence[object] = (),
+        adapter_indices: npt.NDArray[np.int32] | None = None,
     ) -> npt.NDArray[np.float32]:
         return np.full((len(token_ids), 32), 9, np.float32)
+
+    def make_adapter(self, layers: Sequence[LayerAdapter]) -> object:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize(
@@ -60,5 +77,7 @@ class PoolsByItself:
 )
 def test_the_library_pools_where_it_knows_the_mode(pooling: str, value: int, tmp_path: Path) -> None:
     spec = tiny_spec(tiny_checkpoint("bert", tmp_path, pooling=pooling))
-    model = NativeModel(spec, PoolsByItself(), (), dtype="float32", backend="native")
+    config = read_encoder_config(spec)
+    assert config is not None
+    model = NativeModel(spec, config, PoolsByItself(), (), dtype="float32", backend="native")
     assert (model.embed(packed([[5, 6], [7]])) == value).all()

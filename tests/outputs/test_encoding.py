@@ -12,12 +12,23 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from openai.types import CreateEmbeddingResponse
 
-from embedway.outputs.encoding import VALUES_PER_PIECE, EncodingFormat, embedding_response
+from embedway.outputs.encoding import (
+    VALUES_PER_PIECE,
+    EncodingFormat,
+    embedding_response,
+    encode_response,
+    token_list,
+    token_lists,
+)
 from embedway.outputs.vector_types import OutputDtype, Vectors, finish, normalized
 
 
+def written(vectors: Vectors, encoding_format: EncodingFormat = "float", model: str = "m", tokens: int = 5) -> bytes:
+    return b"".join(embedding_response(vectors, encoding_format=encoding_format, model=model, prompt_tokens=tokens))
+
+
 def response_of(vectors: Vectors, encoding_format: EncodingFormat = "float") -> dict:
-    return json.loads(embedding_response(vectors, encoding_format=encoding_format, model="m", prompt_tokens=5))
+    return json.loads(written(vectors, encoding_format))
 
 
 def unit_vectors(n: int, dim: int) -> npt.NDArray[np.float32]:
@@ -33,7 +44,7 @@ FINITE = hnp.arrays(
 
 def test_the_body_is_openais_key_by_key() -> None:
     vectors = np.array([[1.0, -0.5], [0.25, 0.1]], dtype=np.float32)
-    assert embedding_response(vectors, encoding_format="float", model='a "b"/é', prompt_tokens=11).decode() == (
+    assert written(vectors, model='a "b"/é', tokens=11).decode() == (
         '{"object":"list","data":['
         '{"object":"embedding","index":0,"embedding":[1.0,-0.5]},'
         '{"object":"embedding","index":1,"embedding":[0.25,0.1]}'
@@ -42,7 +53,7 @@ def test_the_body_is_openais_key_by_key() -> None:
 
 
 def test_openais_client_knows_every_key() -> None:
-    body = embedding_response(unit_vectors(2, 4), encoding_format="float", model="m", prompt_tokens=1)
+    body = written(unit_vectors(2, 4))
     parsed = CreateEmbeddingResponse.model_validate_json(body, strict=True)
     assert parsed.to_dict() == json.loads(body)
     assert not parsed.model_extra
@@ -92,3 +103,28 @@ def test_pieces_join_to_one_list_without_loss(encoding_format: EncodingFormat) -
 def test_one_vector_longer_than_a_piece_is_written_whole() -> None:
     vectors = np.ones((2, VALUES_PER_PIECE + 1), dtype=np.float32)
     assert [len(entry["embedding"]) for entry in response_of(vectors)["data"]] == [VALUES_PER_PIECE + 1] * 2
+
+
+def test_no_piece_of_a_large_answer_has_more_values_than_take_a_moment() -> None:
+    pieces = embedding_response(unit_vectors(200, 384), encoding_format="float", model="m", prompt_tokens=1)
+    assert max(piece.count(b".") for piece in pieces) <= VALUES_PER_PIECE
+
+
+@pytest.mark.parametrize("n", [1, VALUES_PER_PIECE // 100, VALUES_PER_PIECE // 100 + 1, 400])
+def test_encode_answers_are_one_list_whatever_the_pieces(n: int) -> None:
+    vectors, infos = unit_vectors(n, 100), [{"id": str(i)} for i in range(n)]
+    answers = json.loads(b"".join(encode_response(vectors, infos, is_single=False)))
+    assert [answer["meta_info"] for answer in answers] == infos
+    assert np.array([answer["embedding"] for answer in answers], np.float32).tobytes() == vectors.tobytes()
+
+
+def test_a_single_answer_of_encode_is_no_list() -> None:
+    answer = json.loads(b"".join(encode_response(np.ones((1, 2), np.float32), [{"id": "a"}], is_single=True)))
+    assert answer == {"embedding": [1.0, 1.0], "meta_info": {"id": "a"}}
+
+
+@pytest.mark.parametrize("length", [0, 1, VALUES_PER_PIECE, 2 * VALUES_PER_PIECE + 1])
+def test_ids_are_written_in_order(length: int) -> None:
+    ids = np.arange(length, dtype=np.int32)
+    assert json.loads(b"".join(token_list(ids))) == ids.tolist()
+    assert json.loads(b"".join(token_lists([ids, ids[:1]]))) == [ids.tolist(), ids[:1].tolist()]

@@ -106,11 +106,13 @@ def test_what_the_schema_describes(minilm_server: RunningServer) -> None:
     assert {"/v1/embeddings", "/encode", "/tokenize"} < {operation.path for operation in operations}
 
     for operation in operations:
-        for mode in ("positive", "negative") if operation.method == "post" else ("positive",):
+        for mode in ("positive", "negative") if operation.body else ("positive",):
 
             @settings(max_examples=15, suppress_health_check=list(HealthCheck), deadline=None, database=None)
             @given(case=operation.as_strategy(generation_mode=GenerationMode(mode)))
             def check_operation(case: schemathesis.Case) -> None:
+                if isinstance(case.body, dict) and isinstance(case.body.get("timeout_ms"), int):
+                    del case.body["timeout_ms"]  # a short one gets a 504, and rightly
                 # Which ids and lengths a model takes is not in the schema: a right shape may get a 400.
                 case.call_and_validate(timeout=TIMEOUT_SECONDS, excluded_checks=[positive_data_acceptance])
 

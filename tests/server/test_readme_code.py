@@ -1,4 +1,4 @@
-"""The code of README.md and docs/clients.md does what its comments say, against a running server."""
+"""The code of README.md and the pages under docs/ does what its comments say, against a running server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ def code_of(page: str, language: str) -> list[str]:
 
 
 README = code_of("README.md", "python")
-CLIENTS = code_of("docs/clients.md", "python")
+RUN_ELSEWHERE = {
+    "docs/multimodal.md": "by tests/server/test_clients.py, as examples/multimodal.py: it needs another model",
+    "docs/add-a-model.md": "by tests/models/test_checkpoint_parity.py, which compares more",
+}
+CLIENTS = {
+    f"{page.relative_to(ROOT)}-{i}": code
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    if str(page.relative_to(ROOT)) not in RUN_ELSEWHERE
+    for i, code in enumerate(code_of(str(page.relative_to(ROOT)), "python"))
+}
 
 
 def run(command: list[str]) -> str:
@@ -33,10 +42,10 @@ def run(command: list[str]) -> str:
     return ended.stdout
 
 
-@pytest.mark.parametrize("code", [README[0], *CLIENTS], ids=["readme", "openai", "langchain", "llama-index"])
+@pytest.mark.parametrize("code", [README[0], *CLIENTS.values()], ids=["README.md", *CLIENTS])
 def test_clients_print_what_their_comments_say(minilm_server: RunningServer, code: str) -> None:
     printed = run([sys.executable, "-c", code.replace(URL, minilm_server.url)]).splitlines()
-    assert printed == re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE)
+    assert printed == re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE)
     assert printed
 
 
@@ -46,7 +55,8 @@ def test_the_python_api_gives_what_its_comment_says() -> None:
     assert run([sys.executable, "-c", f"{code}print(vectors.dtype, vectors.shape)"]) == "float32 (2, 384)\n"
 
 
-def test_curl(minilm_server: RunningServer) -> None:
-    [command] = code_of("docs/clients.md", "sh")
+@pytest.mark.parametrize(("page", "num_texts"), [("README.md", 1), ("docs/clients.md", 2), ("docs/index.md", 1)])
+def test_curl(minilm_server: RunningServer, page: str, num_texts: int) -> None:
+    [command] = [code for code in code_of(page, "sh") if code.startswith("curl")]
     answer = json.loads(run(["bash", "-c", command.replace(URL, minilm_server.url)]))
-    assert [len(item["embedding"]) for item in answer["data"]] == [384, 384]
+    assert [len(item["embedding"]) for item in answer["data"]] == [384] * num_texts

@@ -8,10 +8,25 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
-from embedway.api import embeddings, health, model_list, tokenize_routes
+from embedway.api import (
+    abort_route,
+    cache_route,
+    embeddings,
+    gauges,
+    health,
+    lora_routes,
+    model_list,
+    playground_route,
+    restart_route,
+    server_info,
+    tokenize_routes,
+)
+from embedway.api.allowed_hosts import AllowedHosts, hosts_to_allow
 from embedway.api.auth import BearerAuth
 from embedway.api.body_limit import BodyLimit
+from embedway.api.body_memory import BodyMemory
 from embedway.api.context import ApiContext
+from embedway.api.drain import RefuseWhileDraining
 from embedway.api.error_response import install_error_handlers
 from embedway.api.hot_routes import HotRoutes
 from embedway.api.request_context import RequestContext
@@ -21,7 +36,9 @@ from embedway.version import __version__
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-ERROR_STATUSES = (400, 401, 404, 405, 413, 415, 500, 503)
+BODIES = 4
+"""Of the largest size, in memory at once, where --body-memory-mb does not say otherwise"""
+ERROR_STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 421, 429, 500, 503, 504)
 
 
 def create_app(context: ApiContext) -> ASGIApp:
@@ -34,9 +51,22 @@ def create_app(context: ApiContext) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.context = context
+    gauges.show(context)
     install_error_handlers(app)
-    for room in (embeddings, model_list, tokenize_routes, health):
+    for room in (
+        embeddings,
+        model_list,
+        server_info,
+        lora_routes,
+        abort_route,
+        cache_route,
+        restart_route,
+        tokenize_routes,
+        health,
+    ):
         app.include_router(room.router)
+    if context.settings.playground:
+        app.include_router(playground_route.router)
     return _with_layers(app, context)
 
 
@@ -45,9 +75,13 @@ def _with_layers(app: FastAPI, context: ApiContext) -> ASGIApp:
     settings = context.settings
     routes = [route for route in embeddings.router.routes if isinstance(route, APIRoute)]
     layered: ASGIApp = HotRoutes(app, routes=routes)
-    layered = BodyLimit(layered, max_bytes=settings.max_body_mb * 2**20)
-    if settings.api_key:
-        layered = BearerAuth(layered, keys=[key.get_secret_value() for key in settings.api_key])
+    max_bytes = settings.max_body_mb * 2**20
+    memory_bytes = settings.body_memory_mb * 2**20 if settings.body_memory_mb else BODIES * max_bytes
+    memory = BodyMemory(memory_bytes, on_refusal=lambda: context.metrics.refused("bulk", "memory"))
+    layered = BodyLimit(layered, max_bytes=max_bytes, memory=memory)
+    if context.keys.users:
+        layered = BearerAuth(layered, context.keys)
+    layered = RefuseWhileDraining(layered, context.drain)
     if settings.cors_allow_origin:
         layered = CORSMiddleware(
             layered,
@@ -56,4 +90,12 @@ def _with_layers(app: FastAPI, context: ApiContext) -> ASGIApp:
             allow_headers=["*"],  # clients send headers of their own
             expose_headers=["X-Request-Id", "Retry-After"],
         )
-    return RequestContext(layered, metrics=context.metrics)
+    if (hosts := hosts_to_allow(settings.allowed_hosts, settings.host)) is not None:
+        layered = AllowedHosts(layered, hosts=hosts)
+    return RequestContext(
+        layered,
+        metrics=context.metrics,
+        drain=context.drain,
+        request_log=context.request_log,
+        tracer=context.tracer,
+    )

@@ -24,6 +24,8 @@ def error_response(error: EmbedwayError) -> Response:
     headers = {}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.is_final:
+        headers["X-Should-Retry"] = "false"  # what OpenAI's clients look at
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(error_body(error), error.status, headers, media_type="application/json")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from embedway.api.context import ApiContext, context_of
+from embedway.api.deadline import head_deadline
+from embedway.api.waits import waited_for
+from embedway.engine.client import Terms
 from embedway.errors import EngineNotReady
 from embedway.inputs.items import parse_input
 from embedway.inputs.sequences import InputOptions
-from embedway.observability.metrics import CONTENT_TYPE
+from embedway.observability.exposition import CONTENT_TYPE
 
 router = APIRouter(tags=["Health"])
 
@@ -37,9 +42,9 @@ async def readyz(request: Request) -> dict[str, str]:
 
 @router.get("/health_generate", summary="Embed a real text")
 async def health_generate(request: Request) -> dict[str, str]:
-    context = context_of(request)
+    context, deadline = context_of(request), head_deadline(request, time.monotonic())
     sequences = context.sequences.make(parse_input("ready?", max_items=1), InputOptions(truncate="end"))
-    await context.engine.embed(sequences)
+    await waited_for(request, context.engine.embed(sequences, Terms(fresh=True)), deadline)
     return {"status": "ready"}
 
 

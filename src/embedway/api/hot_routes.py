@@ -6,8 +6,10 @@ them in /docs and answers what is not POST. Without this layer every answer woul
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, TypeVar
 
 from starlette.requests import Request
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.routing import APIRoute
     from starlette.types import Receive, Scope, Send
+
+
+HeldT = TypeVar("HeldT")
 
 
 class HotRoutes:
@@ -34,8 +39,15 @@ class HotRoutes:
             return
         scope["app"], scope["route"] = self._app, route
         request = Request(scope, receive)
-        try:
-            response = await route.endpoint(request)
-        except EmbedwayError as error:
-            response = await embedway_error(request, error)
-        await response(scope, receive, send)
+        with contextlib.ExitStack() as held:
+            scope["state"]["held"] = held
+            try:
+                response = await route.endpoint(request)
+            except EmbedwayError as error:
+                response = await embedway_error(request, error)
+            await response(scope, receive, send)
+
+
+def until_sent(request: Request, held: AbstractContextManager[HeldT]) -> HeldT:
+    """Enter a context, which is left once the answer has been sent: one that nobody reads is still to be counted."""
+    return request.scope["state"]["held"].enter_context(held)

@@ -1,16 +1,13 @@
-"""What is served: /v1/models, /model_info and /server_info."""
+"""What is served: /v1/models and /model_info."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import time
 from typing import Any
 
-import msgspec
 from fastapi import APIRouter, Request
 
+from embedway.adapter_ref import AdapterRef
 from embedway.api.context import ApiContext, context_of
-from embedway.version import __version__
 
 router = APIRouter(tags=["Models"])
 
@@ -18,14 +15,19 @@ router = APIRouter(tags=["Models"])
 @router.get("/v1/models", summary="List the served models")
 async def list_models(request: Request) -> dict[str, Any]:
     context = context_of(request)
-    return {"object": "list", "data": [_card(context, name) for name in context.model.names]}
+    adapters = [
+        _adapter_card(context, context.model.name_with(name), ref) for name, ref in context.adapters.all().items()
+    ]
+    return {"object": "list", "data": [*(_card(context, name) for name in context.model.names), *adapters]}
 
 
 @router.get("/v1/models/{model:path}", summary="One served model")
 async def get_model(request: Request, model: str) -> dict[str, Any]:
     context = context_of(request)
-    context.model.check(model)
-    return _card(context, model)
+    adapter = context.model.adapter_in(model)
+    if adapter is None:
+        return _card(context, model)
+    return _adapter_card(context, model, context.adapters.find(adapter, param="model"))
 
 
 @router.get("/model_info", summary="What the checkpoint declares")
@@ -40,7 +42,7 @@ async def model_info(request: Request) -> dict[str, Any]:
         "revision": spec.revision,
         "is_generation": False,
         "model_type": spec.model_type,
-        "has_image_understanding": False,
+        "has_image_understanding": spec.vision is not None,
         "has_audio_understanding": False,
         "max_model_len": spec.max_length,
         "embedding": {
@@ -55,28 +57,9 @@ async def model_info(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/server_info", summary="Settings, versions and the state of the engines")
-@router.get("/get_server_info", include_in_schema=False)
-async def server_info(request: Request) -> dict[str, Any]:
-    context = context_of(request)
-    settings = context.settings.model_dump(mode="json", exclude={"api_key"})
-    engines = [None if status is None else msgspec.structs.asdict(status) for status in context.engine.statuses()]
-    return {
-        "version": __version__,
-        "versions": {name: _installed_version(name) for name in ("tokenizers", "transformers", "torch")},
-        "uptime_seconds": round(time.time() - context.started_at, 1),
-        "api_key_required": bool(context.settings.api_key),
-        "settings": settings,
-        "engines": engines,
-    }
-
-
-def _installed_version(package: str) -> str | None:
-    """None where it is not installed: torch and transformers are an extra."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _adapter_card(context: ApiContext, name: str, ref: AdapterRef) -> dict[str, Any]:
+    base = name.removesuffix(f":{ref.name}")
+    return {**_card(context, base), "id": name, "root": ref.folder, "parent": base}
 
 
 def _card(context: ApiContext, name: str) -> dict[str, Any]:

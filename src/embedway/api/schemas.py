@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import orjson
-from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from embedway.api.headers import header
-from embedway.errors import InvalidJson, InvalidType, InvalidValue, MissingField, UnsupportedMediaType
-from embedway.inputs.items import describe_json_type
-
-BodyT = TypeVar("BodyT", bound="Body")
+MAX_TIMEOUT_MS = 10**9
 
 _ITEM = {
     "type": "object",
@@ -51,7 +44,29 @@ AdapterNames = Annotated[
         }
     ),
 ]
+Media = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "description": "A URL, a path, a data URI or base64; with several items one each, null where it has none.",
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "null"}]}, "minItems": 1},
+                {"type": "null"},
+            ],
+        }
+    ),
+]
+Messages = Annotated[
+    Any,
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "object"}, "minItems": 1}, {"type": "null"}]}),
+]
 Priority = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+TimeoutMs = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS, description="A 504 where the answer takes longer.")]
+
+
+PLAIN: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+"""`responses` of a route whose good answers are plain text; its errors are JSON as everywhere"""
 
 
 class Body(BaseModel):
@@ -63,14 +78,20 @@ class Body(BaseModel):
 class EmbeddingRequest(Body):
     """`POST /v1/embeddings`: OpenAI's fields, SGLang's extensions and ours. null is the same as leaving a field out."""
 
-    input: Input
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["input"]}, {"required": ["messages"]}]})
+
     model: str
+    input: Input = None
+    messages: Messages = Field(None, description="In the place of 'input': a chat of one user's message, one item.")
     encoding_format: Literal["float", "base64"] | None = Field(None, description="base64: little-endian float32.")
     dimensions: int | None = Field(None, ge=1, description="Matryoshka: cut to this many, then renormalise.")
     user: str | None = None
-    priority: Priority | None = Field(None, description="Larger first; no value is 0.")
+    priority: Priority | None = Field(None, description="Larger first, if the server was not told otherwise.")
+    timeout_ms: TimeoutMs | None = None
     rid: RequestIds = Field(None, description="A request id, or one an item; a single one is echoed in X-Request-Id.")
     lora_path: AdapterNames = Field(None, description="A LoRA adapter, or one an item; null is the base model.")
+    image_data: Any = Field(None, exclude=True, description="Of /encode; here an item of 'input' has its 'image'.")
+    video_data: Any = Field(None, exclude=True, description="Of /encode; here an item of 'input' has its 'video'.")
     truncate: Literal["none", "end", "start"] | None = Field(
         None, description="For an item that is too long: refuse it, keep its start (end), or its end (start)."
     )
@@ -88,13 +109,35 @@ class EncodeRequest(Body):
 
     text: Annotated[Any, WithJsonSchema({"anyOf": [*_INPUT_SCHEMA["anyOf"][:2], {"type": "null"}]})] = None
     input_ids: Annotated[Any, WithJsonSchema({"anyOf": [*_INPUT_SCHEMA["anyOf"][2:4], {"type": "null"}]})] = None
-    image_data: Annotated[Any, WithJsonSchema({})] = None
-    video_data: Annotated[Any, WithJsonSchema({})] = None
+    image_data: Media = None
+    video_data: Media = None
     audio_data: Annotated[Any, WithJsonSchema({})] = None
     rid: RequestIds = None
     lora_path: AdapterNames = None
     priority: Priority | None = None
+    timeout_ms: TimeoutMs | None = None
     dimensions: int | None = Field(None, ge=1)
+
+
+class LoadAdapterRequest(Body):
+    """`POST /load_lora_adapter`"""
+
+    lora_name: str = Field(description="The name by which requests ask for it. One that has the name is replaced.")
+    lora_path: str = Field(description="A folder as peft saves it, or a Hub id.", min_length=1)
+    pinned: bool | None = Field(None, description="Never evict it for --max-loaded-loras.")
+
+
+class UnloadAdapterRequest(Body):
+    """`POST /unload_lora_adapter`"""
+
+    lora_name: str
+
+
+class AbortRequest(Body):
+    """`POST /abort_request`"""
+
+    rid: str | None = Field(None, description="The id of the requests to end; unknown ones are ignored.")
+    abort_all: bool = False
 
 
 class TokenizeRequest(Body):
@@ -142,49 +185,7 @@ class ErrorResponse(BaseModel):
     error: ErrorDetail
 
 
-async def read_body(request: Request, kind: type[BodyT]) -> BodyT:
-    """Read and check a request's JSON body.
-
-    Raises UnsupportedMediaType, InvalidJson, MissingField, InvalidType or InvalidValue.
-    """
-    content_type = header(request.scope, b"content-type") or ""
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMediaType(got=content_type)
-    raw = await request.body()
-    try:
-        values = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidJson(problem=str(error).rstrip(".")) from None
-    if not isinstance(values, dict):
-        raise InvalidType(param="body", expected="an object", got=describe_json_type(values))
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise _as_request_error(error.errors(include_url=False)[0]) from None
-
-
-_EXPECTED = {"string_type": "a string", "int_type": "an integer", "bool_type": "true or false"}
-
-
-def _as_request_error(problem: ErrorDetails) -> MissingField | InvalidType | InvalidValue:
-    param, kind, given = str(problem["loc"][0]), problem["type"], problem["input"]
-    if kind == "missing":
-        return MissingField(param=param)
-    if kind in _EXPECTED:
-        return InvalidType(param=param, expected=_EXPECTED[kind], got=describe_json_type(given))
-    if kind == "literal_error":
-        expected = "one of " + str(problem.get("ctx", {}).get("expected", "")).replace("'", '"')
-        if not isinstance(given, str):
-            return InvalidType(param=param, expected=expected, got=describe_json_type(given))
-        return InvalidValue(param=param, problem=f'must be {expected}, but it is "{given[:100]}"')
-    bounds = problem.get("ctx", {})
-    if kind in ("greater_than_equal", "less_than_equal"):
-        bound = f"at least {bounds['ge']}" if "ge" in bounds else f"at most {bounds['le']}"
-        return InvalidValue(param=param, problem=f"must be {bound}, but it is {given}")
-    return InvalidValue(param=param, problem="is not valid: " + problem["msg"][0].lower() + problem["msg"][1:])
-
-
 def json_request(kind: type[Body]) -> dict[str, Any]:
-    """`openapi_extra` for a route that reads its body with `read_body`."""
+    """`openapi_extra` for a route that reads its body with `body_reader.read_body`."""
     schema = kind.model_json_schema()
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

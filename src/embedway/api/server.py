@@ -4,99 +4,175 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import functools
 import gc
-import math
+import logging
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from embedway.api.adapter_registry import AdapterRegistry
 from embedway.api.app import create_app
 from embedway.api.context import ApiContext
-from embedway.api.error_response import error_body
-from embedway.api.served_models import ServedModel
-from embedway.child_process import ParentLink
+from embedway.api.context_setup import api_context
+from embedway.api.drain import Drain
+from embedway.api.engine_restarts import EngineRestarts
+from embedway.api.http_limits import HttpLimits
+from embedway.api.http_protocol import HttpProtocol
+from embedway.api.media_setup import media_reader
+from embedway.api.waits import Waits
+from embedway.child_process import BEAT_SECONDS, ParentLink
 from embedway.config import Settings
 from embedway.engine.client import EngineClient
 from embedway.engine.wire import ApiConfig
-from embedway.errors import MalformedHttp, StartupError
+from embedway.errors import StartupError
 from embedway.inputs.sequences import SequenceMaker
 from embedway.observability.logs import configure_logging
 from embedway.observability.metrics import Metrics
+from embedway.observability.tracing import tracer_of
+from embedway.open_files import connections_that_fit
+from embedway.tls import tls_context
 
-KEEP_ALIVE_SECONDS = 75
-"""Longer than the idle limit of common load balancers and clients (60 s): they close first, and no request is lost."""
-
+logger = logging.getLogger("embedway.api")
 
 OBJECTS_PER_COLLECTION = 10_000
 """Of some hundred requests; the default is 700, and then 2 000."""
+M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 1 << 20
 PATIENCE_SECONDS = 0.5
-LAST_WORDS_SECONDS = 2
-"""After the drain timeout, to send the errors of what was not finished."""
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with OpenAI's error body for what is no HTTP."""
-
-    def send_400_response(self, msg: str) -> None:
-        del msg
-        body = error_body(MalformedHttp())
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[400] + head + body)
-        self.transport.close()
+SWITCH_SECONDS = 0.0005
+"""The longest that the event loop waits for a thread of Python's; the default is ten times as long"""
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which answers even what it cannot finish before the end."""
+    """uvicorn's server, which refuses new requests politely for a while before it closes the port."""
 
-    def __init__(self, config: uvicorn.Config, engine: EngineClient, drain_timeout: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, delay: float) -> None:
+        """`delay`: the seconds from the signal to end until the port is closed."""
         super().__init__(config)
-        self._engine = engine
-        self._drain_timeout = drain_timeout
+        self._drain = drain
+        self._delay = delay
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._drain.has_begun = True
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        limit = asyncio.get_running_loop().call_later(self._drain_timeout, self._engine.abandon_all)
+        await asyncio.sleep(self._delay)
         await super().shutdown(sockets)
-        limit.cancel()
 
 
 async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None:
     """Serve until SIGTERM; then finish what was accepted, for at most the drain timeout."""
     sequences = SequenceMaker.load(config.spec, max_request_tokens=settings.max_request_tokens)
-    metrics = Metrics(Path(config.metrics_folder))
-    async with EngineClient(config.engine_addresses) as engine:
-        context = ApiContext(settings, ServedModel.of(config.spec, settings), sequences, engine, metrics)
-        server_config = uvicorn.Config(
-            create_app(context),
-            http=HttpProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # nothing here asks for the client's address or scheme
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=math.ceil(settings.drain_timeout) + LAST_WORDS_SECONDS,
-        )
-        # A process that takes over from one that died should not refuse what it could serve a moment later.
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(engine.first_ready(), PATIENCE_SECONDS)
-        announcement = asyncio.create_task(announce(engine, link))
-        leave_alone_what_is_there()
-        server = Server(server_config, engine, settings.drain_timeout)
-        await server.serve(sockets=[socket.socket(fileno=config.socket_fd)])
-        announcement.cancel()
+    metrics, tracer = Metrics(Path(config.metrics_folder)), tracer_of(settings.otlp_endpoint)
+    waits = Waits(metrics.ended)
+    async with (
+        EngineClient(config.engine_addresses, on_abort=waits.abort) as engine,
+        media_reader(config.spec, settings, metrics.media_read) as media,
+    ):
+        adapters = AdapterRegistry(Path(config.adapters_folder), engine)
+        with api_context(
+            settings,
+            config.keys,
+            sequences,
+            engine=engine,
+            adapters=adapters,
+            metrics=metrics,
+            waits=waits,
+            media=media,
+            tracer=tracer,
+            restarts=restarts_through(link),
+        ) as context:
+            await serve_http(context, link, config.socket_fd)
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
 
 
-async def announce(engine: EngineClient, link: ParentLink) -> None:
+async def serve_http(context: ApiContext, link: ParentLink, socket_fd: int) -> None:
+    """The same, once there is all that it takes; `socket_fd` is the listening socket."""
+    settings = context.settings
+    delay = min(settings.drain_delay, settings.drain_timeout)
+    server_config = uvicorn.Config(
+        create_app(context),
+        http=cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, limits=limits_of(settings))),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nothing here asks for the client's address or scheme
+        timeout_keep_alive=cast("int", settings.keep_alive_timeout),
+        # then it cancels what runs still, which `RequestContext` answers; seconds may have fractions, here as there
+        timeout_graceful_shutdown=cast("int", settings.drain_timeout - delay),
+    )
+    # A process that takes over from one that died should not refuse what it could serve a moment later.
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(context.engine.first_ready(), PATIENCE_SECONDS)
+    told = [
+        asyncio.create_task(beat(link, context.metrics)),
+        asyncio.create_task(announce(context, link)),
+    ]
+    leave_alone_what_is_there()
+    server_config.load()
+    server_config.ssl = tls_context(settings)
+    server = Server(server_config, context.drain, delay)
+    await server.serve(sockets=[socket.socket(fileno=socket_fd)])
+    for task in told:
+        task.cancel()
+
+
+def limits_of(settings: Settings) -> HttpLimits:
+    max_connections = connections_that_fit(settings.max_connections)
+    if max_connections < settings.max_connections:
+        logger.warning("the system's limit of open files (ulimit -n) allows for %d connections only", max_connections)
+    return HttpLimits(
+        max_connections=max_connections,
+        max_body_bytes=settings.max_body_mb * 2**20,
+        receive_timeout=settings.receive_timeout,
+        send_timeout=settings.send_timeout,
+    )
+
+
+async def announce(context: ApiContext, link: ParentLink) -> None:
     """Tell the supervisor once embeddings are served: the engine has answered this process."""
-    await engine.first_ready()
+    await context.engine.first_ready()
+    await context.adapters.adopt()
     link.announce_ready()
+
+
+async def beat(link: ParentLink, metrics: Metrics) -> None:
+    """Tell the supervisor that the event loop turns, and the other processes how things are, until cancelled."""
+    while True:
+        link.beat()
+        metrics.refresh()
+        await asyncio.sleep(BEAT_SECONDS)
+
+
+def restarts_through(link: ParentLink) -> EngineRestarts:
+    restarts, loop = EngineRestarts(link.tell, lambda: link.is_announced), asyncio.get_running_loop()
+
+    def on_word(word: str) -> None:
+        with contextlib.suppress(RuntimeError):  # raised where the loop is closed already
+            loop.call_soon_threadsafe(restarts.on_word, word)
+
+    link.on_word(on_word)
+    return restarts
+
+
+def return_large_blocks() -> None:
+    """Have glibc give large blocks (bodies, images) back when they are freed, not keep them as its heap.
+
+    Left alone, it raises the size from which it does so with each that is freed: 3 GB stayed after 200 large images.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def leave_alone_what_is_there() -> None:
@@ -109,10 +185,12 @@ def main() -> None:
     # uvicorn has its own handler while it serves, and raises the signal once more at its end: that must not kill.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return_large_blocks()
+    sys.setswitchinterval(SWITCH_SECONDS)
     link = ParentLink()
     config = link.read_config(ApiConfig)
     settings = Settings(**config.settings)
-    configure_logging(settings.log_level, process="api")
+    configure_logging(settings.log_level, process="api", log_format=settings.log_format)
     link.on_parent_gone(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         run(serve(config, settings, link))

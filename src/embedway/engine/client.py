@@ -1,151 +1,58 @@
-"""The API's side of the engine: one awaitable a request, over one socket a replica.
+"""The API's side of the engine: one awaitable a request, over one connection a replica.
 
 A request goes to the ready replica with the fewest tokens in flight. When an engine dies its unanswered requests are
-sent once more, to another replica or to its successor; a request that has lost two engines ends in `EngineLost`.
+sent again, to another replica or to its successor (`orphans.py`). One that two engines were computing as they died ends
+in `EngineCrashed`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import itertools
-import logging
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import math
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-import zmq
-
+from embedway.adapter_ref import AdapterRef
 from embedway.engine import wire
-from embedway.engine.dealer import Dealer
-from embedway.errors import (
-    EngineLost,
-    EngineNotReady,
-    ItemFailed,
-    NonFiniteVector,
-    ServerFault,
-    ShuttingDown,
-)
+from embedway.engine.adapter_calls import load_on_all, unload_on_all
+from embedway.engine.in_flight import EmbedResult, Pending, Terms
+from embedway.engine.orphans import Orphans
+from embedway.engine.parts import joined, parts_of
+from embedway.engine.replica import Replica
+from embedway.errors import EngineCrashed, EngineLost, EngineNotReady
 from embedway.packed_sequences import PackedSequences
 
-logger = logging.getLogger("embedway.engine.client")
-
-PING_SECONDS = 0.1
-SEEK_SECONDS = 0.02
-"""Between pings to a replica that is not there, so that a new one is found at once."""
-SILENCE_SECONDS = 10.0
-"""A replica that has not answered a ping for this long is given up: what it has is sent elsewhere."""
-MAX_ATTEMPTS = 2
-RESCUE_SECONDS = 60.0
-"""A request whose engine died waits this long for another one."""
-
-FAULTS: dict[str, type[ServerFault]] = {fault.code: fault for fault in (ItemFailed, NonFiniteVector)}
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedResult:
-    """A request's vectors and where its time went."""
-
-    vectors: npt.NDArray[np.float32]
-    """float32 [n, dimension], in the request's order, not normalised; read-only"""
-    queue_seconds: float
-    compute_seconds: float
-
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """A request that waits for its answer."""
-
-    sequences: PackedSequences
-    priority: int
-    param: Callable[[int], str]
-    future: asyncio.Future[EmbedResult]
-    attempts: int = 0
-    request_id: int = 0
-    """Of the newest attempt: an answer to an earlier one finds nobody."""
-
-    def message(self) -> wire.Embed:
-        token_ids, cu_seqlens = self.sequences.token_ids.tobytes(), self.sequences.cu_seqlens.tobytes()
-        return wire.Embed(self.request_id, self.priority, self.sequences.pool_start, token_ids, cu_seqlens)
-
-
-@dataclass(slots=True, eq=False)
-class Replica:
-    """One engine as this process knows it."""
-
-    address: str
-    dealer: Dealer
-    status: wire.Status | None = None
-    """The newest one; None: not ready, or gone."""
-    heard_at: float = 0.0
-    pending: dict[int, Pending] = field(default_factory=dict)
-    outbox: list[Pending] = field(default_factory=list)
-    """Those of `pending` that are to be sent at the end of this turn of the event loop"""
-    tokens_in_flight: int = 0
-
-    @property
-    def is_ready(self) -> bool:
-        return self.status is not None
-
-    @property
-    def is_silent(self) -> bool:
-        """It was ready, and has not been heard of for long."""
-        return self.is_ready and time.monotonic() - self.heard_at > SILENCE_SECONDS
-
-    def take(self, pending: Pending) -> None:
-        """Keep a request until it is settled."""
-        self.pending[pending.request_id] = pending
-        self.outbox.append(pending)
-        self.tokens_in_flight += pending.sequences.num_tokens
-
-    def settle(self, request_id: int) -> Pending | None:
-        """Let go of a request; None where it is not (or no longer) here."""
-        pending = self.pending.pop(request_id, None)
-        if pending is not None:
-            self.tokens_in_flight -= pending.sequences.num_tokens
-        return pending
-
-    def answer(self, message: wire.Answers, frame: bytes) -> None:
-        vectors, first = np.frombuffer(frame, dtype="<f4").reshape(-1, message.dimension), 0
-        for done in message.embedded:
-            if pending := self.settle(done.request_id):
-                own = vectors[first : first + done.num_sequences]
-                _resolve(pending.future, EmbedResult(own, done.queue_seconds, done.compute_seconds))
-            first += done.num_sequences
-        for failed in message.failed:
-            if pending := self.settle(failed.request_id):
-                fault = FAULTS.get(failed.code, ItemFailed)
-                _reject(pending.future, fault(param=pending.param(failed.item)))
+MAX_ATTEMPTS = 4
+"""A request that lost so many engines, though none while it ran, ends in EngineLost, too."""
+ANY_TERMS = Terms()
 
 
 class EngineClient:
     """Made in an event loop: `async with EngineClient(addresses) as engine: await engine.embed(...)`."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
-        self._context = zmq.Context()
-        self._replicas = [Replica(address, Dealer(self._context, address)) for address in addresses]
-        self._homeless: list[Pending] = []
-        """Lost their engine, and wait for any to be ready."""
-        self._request_ids = itertools.count(1)
-        self._tasks: list[asyncio.Task[None]] = []
+    def __init__(self, addresses: Sequence[str], *, on_abort: Callable[[str | None], object] = lambda _: None) -> None:
+        """`on_abort` is called as another API process calls `abort`."""
+        self._on_abort = on_abort
+        self._replicas = [self._replica_at(address) for address in addresses]
+        self._successors: dict[Replica, Replica] = {}
+        """Those that have not answered yet → those whose place they are to take"""
+        self._leaving: list[Replica] = []
+        """Those that have a successor, and answer what they were given before"""
+        self._orphans = Orphans(self._dispatch)
+        self._request_ids = itertools.count(secrets.randbits(62))  # no two clients of an engine have one in common
         self._heard = asyncio.Event()
 
     async def __aenter__(self) -> EngineClient:
         for replica in self._replicas:
-            replica.dealer.listen(functools.partial(self._on_frames, replica))
-        self._tasks = [asyncio.create_task(self._ping(replica)) for replica in self._replicas]
+            replica.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for replica in self._replicas:
-            replica.dealer.close()
-        self._context.destroy(linger=0)
+        for replica in (*self._replicas, *self._successors, *self._leaving):
+            await replica.stop()
 
     @property
     def is_ready(self) -> bool:
@@ -159,125 +66,132 @@ class EngineClient:
         """The newest status of each replica; None where it is not ready."""
         return [replica.status for replica in self._replicas]
 
-    def submit(
-        self, sequences: PackedSequences, *, priority: int = 0, param: Callable[[int], str] = "input[{}]".format
-    ) -> asyncio.Future[EmbedResult]:
+    def tokens_per_second(self) -> float:
+        """What the ready replicas do together, by their time models; infinite where that is not known."""
+        return sum(status.tokens_per_second for status in self.statuses() if status is not None) or math.inf
+
+    def abort(self, http_request_id: str | None) -> None:
+        """Tell the other API processes to end the requests of this id, or all; this one ends its own."""
+        for replica in self._replicas:
+            if replica.is_ready:
+                replica.pass_on(wire.Abort(http_request_id))
+                return
+
+    def submit(self, sequences: PackedSequences, terms: Terms = ANY_TERMS) -> asyncio.Future[EmbedResult]:
         """Send a request's sequences: the future brings its answer, or EngineLost, ItemFailed or NonFiniteVector.
 
-        Who cancels the future abandons the request. `param` names sequence i in an error. Raises EngineNotReady.
+        It brings AdapterRefused where an engine that has to load one of its adapters finds other files than it was
+        told, or none. Who cancels the future abandons the request. Raises EngineNotReady.
         """
-        pending = Pending(sequences, priority, param, asyncio.get_running_loop().create_future())
+        parts = parts_of(sequences)
+        if len(parts) > 1:
+            return asyncio.ensure_future(self._submit_parts(parts, terms))
+        return self._submit(sequences, terms)
+
+    async def _submit_parts(self, parts: Sequence[PackedSequences], terms: Terms) -> EmbedResult:
+        """One part a turn of the event loop, so that other requests go between them."""
+        answers: list[asyncio.Future[EmbedResult]] = []
+        first = 0
+        try:
+            for part in parts:
+                own = replace(terms, param=lambda i, first=first: terms.param(first + i))
+                answers.append(self._submit(part, own, may_wait=bool(answers)))
+                first += part.num_sequences
+                await asyncio.sleep(0)
+            return joined(await asyncio.gather(*answers))
+        finally:
+            for answer in answers:
+                answer.cancel()  # those that are not there yet, where one has failed
+
+    def _submit(
+        self, sequences: PackedSequences, terms: Terms, *, may_wait: bool = False
+    ) -> asyncio.Future[EmbedResult]:
+        """`may_wait`: it is a part of what was accepted, and waits for an engine where there is none any more."""
+        pending = Pending(sequences, terms, asyncio.get_running_loop().create_future())
         if not self._dispatch(pending):
-            raise EngineNotReady(state="it is starting or restarting")
+            if not may_wait:
+                raise EngineNotReady(state="it is starting or restarting")
+            self._orphans.take(pending)
         pending.future.add_done_callback(functools.partial(self._on_done, pending))
         return pending.future
 
-    async def embed(self, sequences: PackedSequences) -> EmbedResult:
+    async def embed(self, sequences: PackedSequences, terms: Terms = ANY_TERMS) -> EmbedResult:
         """`submit`, and wait."""
-        return await self.submit(sequences)
+        return await self.submit(sequences, terms)
 
-    # ── sending ──
+    async def load_adapter(self, name: str, source: str, *, pinned: bool = False) -> AdapterRef:
+        """Load a LoRA adapter on every ready replica, from a folder or a Hugging Face id; may take minutes.
+
+        Its files are read even where it was loaded before. Raises AdapterRefused, and then nothing is changed,
+        EngineNotReady or EngineLost.
+        """
+        return await load_on_all(self._replicas, wire.AdapterSource(name, source, pinned), self._request_ids)
+
+    async def unload_adapter(self, ref: AdapterRef) -> None:
+        """Have every replica let go of an adapter; requests that were sent before get their vectors."""
+        await unload_on_all(self._replicas, ref, self._request_ids)
+
+    async def flush_cache(self) -> None:
+        """Have every ready replica forget its vectors; one that is lost meanwhile has forgotten them. Raises
+        EngineNotReady where no replica is ready.
+        """
+        ready = [replica for replica in self._replicas if replica.is_ready]
+        if not ready:
+            raise EngineNotReady(state="it is starting or restarting")
+        await asyncio.gather(*(replica.call(wire.FlushCache(next(self._request_ids))) for replica in ready))
 
     def _dispatch(self, pending: Pending) -> bool:
         """Give it to the least busy ready replica; False where there is none."""
         ready = [replica for replica in self._replicas if replica.is_ready]
         if not ready:
             return False
-        replica = min(ready, key=lambda r: r.tokens_in_flight)
-        if not replica.outbox:
-            asyncio.get_running_loop().call_soon(self._flush, replica)
         pending.request_id = next(self._request_ids)
-        pending.attempts += 1
-        replica.take(pending)
+        min(ready, key=lambda replica: replica.in_flight.num_tokens).send(pending)
         return True
 
-    def _flush(self, replica: Replica) -> None:
-        """Send what this turn of the event loop has brought, in one message."""
-        waiting = [pending for pending in replica.outbox if not pending.future.done()]
-        replica.outbox.clear()
-        if waiting and not replica.dealer.send(wire.encode(wire.Requests([p.message() for p in waiting]))):
-            for pending in waiting:
-                pending.attempts -= 1  # it was not sent
-            self._on_lost(replica)
-
     def _on_done(self, pending: Pending, future: asyncio.Future[EmbedResult]) -> None:
+        """Where nobody waits any more, tell the engine that has it."""
         if future.cancelled():
-            self._forget(pending)
+            for replica in (*self._replicas, *self._leaving):
+                replica.cancel(pending.request_id)
 
-    def _forget(self, pending: Pending) -> None:
-        """Nobody waits for this request any more: tell the engine that has it."""
-        with contextlib.suppress(ValueError):
-            self._homeless.remove(pending)
-        for replica in self._replicas:
-            if replica.settle(pending.request_id):
-                replica.dealer.send(wire.encode(wire.Cancel(pending.request_id)))
+    def _replica_at(self, address: str) -> Replica:
+        return Replica(
+            address,
+            on_status=self._on_status,
+            on_orphans=self._on_orphans,
+            on_abort=self._on_abort,
+            on_retiring=self._on_retiring,
+        )
 
-    async def _ping(self, replica: Replica) -> None:
-        ping = wire.encode(wire.Ping())
-        while True:
-            if not replica.dealer.send(ping) or replica.is_silent:
-                self._on_lost(replica)
-            await asyncio.sleep(SEEK_SECONDS if replica.status is None else PING_SECONDS)
+    def _on_retiring(self, old: Replica) -> None:
+        """Look for the engine that has taken its address; until it answers, the old one serves."""
+        successor = self._replica_at(old.address)
+        self._successors[successor] = old
+        successor.start()
 
-    # ── receiving ──
-
-    def _on_frames(self, replica: Replica, frames: Sequence[bytes]) -> None:
-        try:
-            self._on_message(replica, frames)
-        except Exception:  # one message must not end the answers to all others
-            logger.exception("a message of the engine at %s could not be read", replica.address)
-
-    def _on_message(self, replica: Replica, frames: Sequence[bytes]) -> None:
-        header, *arrays = frames
-        match wire.decode_to_client(header):
-            case wire.Answers() as message:
-                replica.answer(message, arrays[0])
-            case wire.Status() as message:
-                self._on_status(replica, message)
-
-    def _on_status(self, replica: Replica, status: wire.Status) -> None:
-        if replica.status is None or replica.status.instance != status.instance:
-            self._on_lost(replica)
-            logger.info("the engine at %s is ready (process %d)", replica.address, status.pid)
-        replica.status, replica.heard_at = status, time.monotonic()
+    def _on_status(self, replica: Replica) -> None:
+        if (old := self._successors.pop(replica, None)) is not None:
+            self._replicas[self._replicas.index(old)] = replica
+            self._leaving = [other for other in (*self._leaving, old) if not other.has_left]
+            old.leave()
         self._heard.set()
-        self._homeless = [pending for pending in self._homeless if not self._dispatch(pending)]
+        self._orphans.send_next()
 
-    # ── bookkeeping ──
+    def _on_orphans(self, orphans: Sequence[Pending], running: Collection[int]) -> None:
+        """Have the requests of an engine that was lost sent to another one.
 
-    def _on_lost(self, replica: Replica) -> None:
-        """This engine process is gone, and the requests that it had with it."""
-        if replica.status is not None:
-            logger.warning("the engine at %s is gone; %d requests wait", replica.address, len(replica.pending))
-        replica.status = None
-        replica.outbox.clear()
-        orphans = [replica.settle(request_id) for request_id in list(replica.pending)]
-        for pending in filter(None, orphans):
+        `running` has the ids of those that it was computing. Whatever has lost two is suspect all the same: a request
+        may end an engine before it runs.
+        """
+        for pending in orphans:
+            was_running = pending.request_id in running
+            if was_running and pending.is_suspect:
+                pending.reject(EngineCrashed())
+                continue
             if pending.attempts >= MAX_ATTEMPTS:
-                _reject(pending.future, EngineLost())
-            elif not self._dispatch(pending):
-                self._homeless.append(pending)
-                asyncio.get_running_loop().call_later(RESCUE_SECONDS, self._give_up, pending)
-
-    def abandon_all(self) -> None:
-        """End every request that still waits with ShuttingDown."""
-        for replica in self._replicas:
-            for pending in list(replica.pending.values()):
-                _reject(pending.future, ShuttingDown())
-        for pending in self._homeless:
-            _reject(pending.future, ShuttingDown())
-
-    def _give_up(self, pending: Pending) -> None:
-        if pending in self._homeless:
-            self._homeless.remove(pending)
-            _reject(pending.future, EngineLost())
-
-
-def _resolve(future: asyncio.Future[EmbedResult], result: EmbedResult) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _reject(future: asyncio.Future[EmbedResult], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+                pending.reject(EngineLost())
+                continue
+            pending.is_suspect |= was_running or pending.attempts > 1
+            self._orphans.take(pending)
+        self._orphans.send_next()

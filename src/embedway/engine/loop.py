@@ -1,7 +1,8 @@
 """The engine process: receive → schedule → run → reply.
 
-Two threads. The I/O thread owns the socket: it queues requests, cancels them, answers pings at any moment and sends
-replies. The run loop owns the model: it takes a batch, runs it and hands the answers over.
+Two threads. The I/O thread (`io_thread.py`) owns the socket and the table of adapters: it queues requests, cancels
+them, answers pings at any moment and sends replies. The run loop owns the model: it takes a batch, runs it and hands
+the answers over. A third thread is there while an adapter is loaded.
 """
 
 from __future__ import annotations
@@ -10,26 +11,37 @@ import logging
 import math
 import os
 import signal
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import zmq
-
-from embedway.child_process import ParentLink
+from embedway.child_process import BEAT_SECONDS, RETIRE, ParentLink
 from embedway.engine import wire
+from embedway.engine.adapter_loader import AdapterLoader, AdapterOrder, ReadAdapter
+from embedway.engine.adapter_loads import AdapterLoads
+from embedway.engine.adapter_store import AdapterStore
+from embedway.engine.agreed_dtype import load_agreed
 from embedway.engine.batch import num_squares, pack
 from embedway.engine.batch_time_model import BatchTime, BatchTimeModel
-from embedway.engine.model_runner import BatchOutcome, ModelRunner
-from embedway.engine.scheduler import BatchSlice, QueuedRequest, Scheduler
-from embedway.engine.warm_up import warm_up
+from embedway.engine.coalescing import Coalescing, SharedBatch
+from embedway.engine.engine_request import EngineRequest, answers_by_client
+from embedway.engine.fair_share import FairShareQueue
+from embedway.engine.guarded_queue import GuardedQueue
+from embedway.engine.heart import Heart
+from embedway.engine.io_thread import IoThread
+from embedway.engine.model_runner import ModelRunner
+from embedway.engine.reception import EngineReception
+from embedway.engine.running_batch import RunningBatch, path_of
+from embedway.engine.scheduler import Scheduler
+from embedway.engine.vector_cache import VectorCache
+from embedway.engine.warm_up import Samples, warm_up
 from embedway.engine.wire import EngineConfig
-from embedway.errors import ServerFault, StartupError
+from embedway.errors import AdapterRefused, InvalidSetting, StartupError
+from embedway.models.adapter_checkpoint import read_adapter
 from embedway.models.interface import EmbeddingModel
+from embedway.observability.engine_metrics import EngineMetrics
 from embedway.observability.logs import configure_logging
 
 logger = logging.getLogger("embedway.engine")
@@ -37,60 +49,6 @@ logger = logging.getLogger("embedway.engine")
 TARGET_BATCH_MS = {"cpu": 40.0, "cuda": 50.0}
 """By the kind of device, where the settings do not say. On a CPU the model is no faster in larger batches, but what
 surrounds each is (waking, replies, the API process): 64 connections of queries got a third more than at 20."""
-MAX_MESSAGES_AT_ONCE = 256
-"""That the I/O thread reads before it looks for answers to send"""
-
-
-@dataclass(slots=True, eq=False)
-class EngineRequest(QueuedRequest):
-    """A queued request with its answer as it grows. Only the run loop writes the answer."""
-
-    client: bytes = b""
-    request_id: int = 0
-    arrived_at: float = 0.0
-    started_at: float = 0.0
-    vectors: npt.NDArray[np.float32] | None = None
-    """float32 [n, dimension]; rows of the batch's own array where one batch had the whole request"""
-    num_done: int = 0
-    fault: tuple[int, type[ServerFault]] | None = None
-    """The first sequence at fault, and its error."""
-
-
-class GuardedQueue:
-    """The scheduler behind a lock: the I/O thread adds and cancels, the run loop takes."""
-
-    def __init__(self, scheduler: Scheduler[EngineRequest]) -> None:
-        self._scheduler = scheduler
-        self._changed = threading.Condition()
-        self._is_closed = False
-
-    def change(self, added: Iterable[EngineRequest], cancelled: Iterable[tuple[bytes, int]]) -> None:
-        """Add requests, then cancel some of those that are in the queue."""
-        with self._changed:
-            for request in added:
-                self._scheduler.add(request)
-            for key in cancelled:
-                self._scheduler.cancel(key)
-            self._changed.notify()
-
-    def depth(self) -> tuple[int, int]:
-        """Queued requests, queued tokens."""
-        with self._changed:
-            return self._scheduler.queued_requests, self._scheduler.queued_tokens
-
-    def take(self) -> list[BatchSlice[EngineRequest]]:
-        """Wait for work and take the next batch; empty once the queue is closed."""
-        with self._changed:
-            while not self._is_closed:
-                if slices := self._scheduler.next_batch():
-                    return slices
-                self._changed.wait()
-            return []
-
-    def close(self) -> None:
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
 
 
 @dataclass(slots=True)
@@ -110,6 +68,7 @@ class EngineIdentity:
     model: EmbeddingModel
     threads: int
     load_seconds: float
+    read_adapter: ReadAdapter = read_adapter
     instance: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -124,128 +83,95 @@ class Engine:
         max_batch_tokens: int,
         target_batch_ms: float = math.inf,
         time_model: BatchTimeModel | None = None,
+        adapter_loader: AdapterLoader | None = None,
+        adapter_store: AdapterStore | None = None,
+        cache: VectorCache | None = None,
+        metrics: EngineMetrics | None = None,
+        shares_by_key: bool = False,
+        on_beat: Callable[[], object] = lambda: None,
     ) -> None:
+        """`on_beat` is called in the I/O thread every BEAT_SECONDS while `run` makes progress.
+
+        Without a cache every sequence is computed.
+        """
         self._identity = identity
         self._runner = ModelRunner(identity.model)
         self._target_batch_ms = target_batch_ms
         self._time_model = time_model or BatchTimeModel()
         self._queue = GuardedQueue(
-            Scheduler(max_batch_tokens=max_batch_tokens, target_ms=target_batch_ms, time_model=self._time_model)
+            Scheduler(
+                max_batch_tokens=max_batch_tokens,
+                target_ms=target_batch_ms,
+                time_model=self._time_model,
+                queue=FairShareQueue() if shares_by_key else None,
+            )
         )
+        self._coalescing = Coalescing(VectorCache(0, identity.model.dimension) if cache is None else cache)
         self._counters = Counters()
-        self._context = zmq.Context()
-        self._replies = self._context.socket(zmq.PUSH)
-        self._replies.bind("inproc://replies")
-        self._io = threading.Thread(target=self._run_io, args=(address,), name="io", daemon=True)
-        self._is_bound = threading.Event()
-        self._io_error: Exception | None = None
+        self._metrics = metrics or EngineMetrics()
+        self._running = RunningBatch(path_of(address, identity.instance), max_batch_tokens)
+        self._heart = Heart(on_beat)
+        self._io = IoThread(address, on_error=self.stop)
+        self._adapter_store = adapter_store or AdapterStore()
+        loader = adapter_loader or AdapterLoader(identity.model, read=identity.read_adapter)
+        self._adapter_loads = AdapterLoads(self._adapter_store, loader, wake=self._io.wake)
 
     def run(self, on_ready: Callable[[], object] = lambda: None) -> None:
         """Serve until `stop`. `on_ready` is called once the socket is bound.
 
         Raises what ended the I/O thread: an engine that can answer nobody must end, and be started anew.
         """
-        self._io.start()
-        self._is_bound.wait()
-        if self._io_error is None:
+        reception = EngineReception(self._queue, self._adapter_loads, self._coalescing, self._status)
+        if self._io.start(reception):
+            self._running.open()
             on_ready()
+            self._io.repeat(BEAT_SECONDS, self._heart.beat)
         while slices := self._queue.take():
-            self._run_batch(slices)
-        if self._io_error is None:
-            self._replies.send(b"")  # the I/O thread's word to end
+            shared = self._coalescing.share(slices)
+            self._answer(shared.answered)
+            if shared.slices:
+                self._run_batch(shared)
         self._io.join()
-        self._context.destroy(linger=0)
-        if self._io_error is not None:
-            raise self._io_error
+        self._running.close()
 
     def stop(self) -> None:
         """End `run` after the batch it is at; what waits in the queue is dropped. Callable from any thread."""
         self._queue.close()
 
-    # ── the run loop's thread ──
+    def retire(self) -> None:
+        """End `run` once every client has its answers and has gone to the successor. Callable from any thread."""
+        self._io.dismiss(wire.encode(wire.Retiring()), on_left=self.stop)
 
-    def _run_batch(self, slices: list[BatchSlice[EngineRequest]]) -> None:
+    def _run_batch(self, shared: SharedBatch) -> None:
         started_at = time.monotonic()
-        batch = pack(slices)
+        batch = pack(shared.slices)
+        squares = num_squares(batch)
+        predicted_ms = self._time_model.coefficients.predict(batch.num_tokens, squares)
+        self._heart.work(predicted_ms)
+        self._running.begin(shared.request_ids)
         outcome = self._runner.run(batch)
-        ended_at = time.monotonic()
+        self._running.end()
+        self._heart.rest()
+        took = time.monotonic() - started_at
         self._counters.batches += 1
         self._counters.tokens += batch.num_tokens
         self._counters.sequences += batch.num_sequences
-        self._counters.compute_seconds += ended_at - started_at
-        ended: dict[bytes, list[EngineRequest]] = {}
-        first = 0
-        for piece in slices:
-            store_outcome(piece, outcome, first, started_at)
-            first += piece.stop - piece.start
-            if piece.request.num_done == piece.request.num_sequences:
-                ended.setdefault(piece.request.client, []).append(piece.request)
-        for client, requests in ended.items():
-            self._replies.send_multipart([client, *answers(requests, outcome.vectors.shape[1], ended_at)])
+        self._counters.compute_seconds += took
+        self._coalescing.keep(shared, outcome)  # first: who gets an answer finds it again at once
+        self._answer(shared.store(outcome, started_at))
+        self._metrics.batch_done(batch.num_tokens, batch.num_sequences, took)
         if not outcome.was_halved:
-            took_ms = (ended_at - started_at) * 1000
-            self._time_model.observe(BatchTime(batch.num_tokens, num_squares(batch), took_ms))
+            self._metrics.predicted(predicted_ms / 1000, took)
+            self._time_model.observe(BatchTime(batch.num_tokens, squares, took * 1000))
 
-    # ── the I/O thread ──
-
-    def _run_io(self, address: str) -> None:
-        try:
-            self._serve_socket(address)
-        except Exception as error:
-            self._io_error = error
-            self._queue.close()
-        finally:
-            self._is_bound.set()
-
-    def _serve_socket(self, address: str) -> None:
-        router = self._context.socket(zmq.ROUTER)
-        # A router drops messages over its high-water mark: it must have none. What may queue is bounded by admission.
-        router.set_hwm(0)
-        router.linger = 0
-        router.bind(address)
-        replies = self._context.socket(zmq.PULL)
-        replies.set_hwm(0)
-        replies.connect("inproc://replies")
-        self._is_bound.set()
-        poller = zmq.Poller()
-        poller.register(router, zmq.POLLIN)
-        poller.register(replies, zmq.POLLIN)
-        is_open = True
-        while is_open:
-            ready = dict(poller.poll())
-            if replies in ready:
-                frames = replies.recv_multipart()
-                is_open = len(frames) > 1
-                if is_open:
-                    router.send_multipart(frames)
-            if router in ready:
-                self._receive(router)
-        replies.close()
-        router.close()
-
-    def _receive(self, router: zmq.Socket[bytes]) -> None:
-        """Read what has arrived: the next batch should have the choice of all of it."""
-        added: list[EngineRequest] = []
-        cancelled: list[tuple[bytes, int]] = []
-        for _ in range(MAX_MESSAGES_AT_ONCE):
-            try:
-                client, frame = router.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                break
-            match wire.decode_to_engine(frame):
-                case wire.Requests(requests=requests):
-                    added += [queued_request(client, message) for message in requests]
-                case wire.Cancel(request_id=request_id):
-                    cancelled.append((client, request_id))
-                case wire.Ping():
-                    router.send_multipart([client, wire.encode(self._status())])
-        if added or cancelled:
-            self._queue.change(added, cancelled)
+    def _answer(self, requests: Iterable[EngineRequest]) -> None:
+        for client, frame, array in answers_by_client(requests, self._identity.model.dimension, time.monotonic()):
+            self._io.send(client, frame, array)
 
     def _status(self) -> wire.Status:
         queued_requests, queued_tokens = self._queue.depth()
         coefficients, errors = self._time_model.coefficients, self._time_model.errors()
-        return wire.Status(
+        status = wire.Status(
             instance=self._identity.instance,
             pid=os.getpid(),
             dtype=self._identity.model.dtype,
@@ -255,9 +181,15 @@ class Engine:
             load_seconds=self._identity.load_seconds,
             queued_requests=queued_requests,
             queued_tokens=queued_tokens,
+            parked_requests=self._adapter_loads.num_parked,
+            expired_requests=self._queue.num_expired,
             batches=self._counters.batches,
             tokens=self._counters.tokens,
             sequences=self._counters.sequences,
+            cache_hits=self._coalescing.num_hits,
+            coalesced_sequences=self._coalescing.num_coalesced,
+            cached_vectors=len(self._coalescing.cache),
+            cache_bytes=self._coalescing.cache.num_bytes,
             compute_seconds=self._counters.compute_seconds,
             mean_batch_tokens=round(self._counters.tokens / max(1, self._counters.batches), 1),
             target_batch_ms=self._target_batch_ms,
@@ -267,57 +199,10 @@ class Engine:
             batch_time_error_median=errors.median,
             batch_time_error_p90=errors.p90,
             facts=self._identity.model.facts,
+            adapters=self._adapter_store.refs(),
         )
-
-
-def queued_request(client: bytes, message: wire.Embed) -> EngineRequest:
-    return EngineRequest(
-        key=(client, message.request_id),
-        token_ids=np.frombuffer(message.token_ids, dtype="<i4"),
-        cu_seqlens=np.frombuffer(message.cu_seqlens, dtype="<i4"),
-        pool_start=message.pool_start,
-        priority=message.priority,
-        client=client,
-        request_id=message.request_id,
-        arrived_at=time.monotonic(),
-    )
-
-
-def store_outcome(piece: BatchSlice[EngineRequest], outcome: BatchOutcome, first: int, started_at: float) -> None:
-    """Write a slice's part of a batch's outcome, which begins at row `first`, into its request."""
-    request, num_rows = piece.request, piece.stop - piece.start
-    rows = outcome.vectors[first : first + num_rows]
-    if request.num_done == 0:
-        request.started_at = started_at
-    if num_rows == request.num_sequences:
-        request.vectors = rows
-    else:
-        if request.vectors is None:
-            request.vectors = np.empty((request.num_sequences, rows.shape[1]), dtype=np.float32)
-        request.vectors[piece.start : piece.stop] = rows
-    request.num_done += num_rows
-    if outcome.faults and request.fault is None:
-        faulty = min((row for row in outcome.faults if first <= row < first + num_rows), default=None)
-        if faulty is not None:
-            request.fault = (piece.start + faulty - first, outcome.faults[faulty])
-
-
-def answers(requests: Iterable[EngineRequest], dimension: int, now: float) -> list[bytes | memoryview]:
-    """The frames that end these requests of one client."""
-    message = wire.Answers(dimension, embedded=[], failed=[])
-    vectors: list[npt.NDArray[np.float32]] = []
-    for request in requests:
-        if request.fault is not None:
-            item, fault = request.fault
-            message.failed.append(wire.Failed(request.request_id, fault.code, item))
-            continue
-        assert request.vectors is not None
-        vectors.append(request.vectors)
-        queue_seconds, compute_seconds = request.started_at - request.arrived_at, now - request.started_at
-        message.embedded.append(
-            wire.Embedded(request.request_id, request.num_sequences, queue_seconds, compute_seconds)
-        )
-    return [wire.encode(message), np.concatenate(vectors).data if vectors else b""]
+        self._metrics.publish(status)
+        return status
 
 
 def load(config: EngineConfig) -> EngineIdentity:
@@ -327,7 +212,11 @@ def load(config: EngineConfig) -> EngineIdentity:
     from embedway.models.cpu_threads import available_cores
 
     threads = config.threads or available_cores()
-    model = load_model(config.spec, dtype=config.dtype, device=config.device, threads=threads)
+    model = load_agreed(
+        Path(config.address).parent / "dtype",
+        config.dtype,
+        lambda dtype: load_model(config.spec, dtype=dtype, device=config.device, threads=threads),
+    )
     return EngineIdentity(model, threads=threads, load_seconds=time.monotonic() - began)
 
 
@@ -338,11 +227,16 @@ def main(load: Callable[[EngineConfig], EngineIdentity] = load) -> None:
         signal.signal(signal_number, signal.SIG_IGN)
     link = ParentLink()
     config = link.read_config(EngineConfig)
-    configure_logging(config.log_level, process="engine")
+    configure_logging(config.log_level, process="engine", log_format=config.log_format)
     # The API processes have drained by the time that the supervisor lets go: there is nothing to finish.
     link.on_parent_gone(lambda: os._exit(0))
     try:
         identity = load(config)
+        loader = AdapterLoader(
+            identity.model, config.max_lora_rank, download_dir=config.download_dir, read=identity.read_adapter
+        )
+        store = store_at_start(config, loader)
+        cache = VectorCache.of_setting(config.cache_mb, identity.model.dimension)
     except StartupError as error:
         link.fail(error)
     else:
@@ -351,9 +245,31 @@ def main(load: Callable[[EngineConfig], EngineIdentity] = load) -> None:
             address=config.address,
             max_batch_tokens=config.max_batch_tokens,
             target_batch_ms=config.target_batch_ms or TARGET_BATCH_MS[identity.model.device.partition(":")[0]],
-            time_model=warm_up(identity.model, max_length=config.spec.max_length, vocab_size=config.spec.vocab_size),
+            time_model=warm_up(identity.model, Samples.of(config.spec)),
+            adapter_loader=loader,
+            adapter_store=store,
+            cache=cache,
+            metrics=EngineMetrics(Path(config.metrics_folder) if config.metrics_folder else None, config.replica),
+            shares_by_key=config.shares_by_key,
+            on_beat=link.beat,
         )
+        link.on_word(lambda word: engine.retire() if word == RETIRE else None)
         engine.run(on_ready=lambda: link.announce_ready(facts_of(identity)))
+
+
+def store_at_start(config: EngineConfig, loader: AdapterLoader) -> AdapterStore:
+    """The store with the adapters of `--lora-paths`. Raises InvalidSetting where one is refused or has no room."""
+    limit = config.max_loaded_loras
+    if limit is not None and len(config.adapters) > limit:
+        problem = f"there are {len(config.adapters)} adapters, but {limit} may be loaded at once (--max-loaded-loras)"
+        raise InvalidSetting(setting="--lora-paths", problem=problem)
+    store = AdapterStore(limit)
+    try:
+        for adapter in config.adapters:
+            store.add(loader.load(AdapterOrder(adapter), store.prepared()))
+    except AdapterRefused as refused:
+        raise InvalidSetting(setting="--lora-paths", problem=refused.message) from refused
+    return store
 
 
 def facts_of(identity: EngineIdentity) -> dict[str, str]:

@@ -1,22 +1,28 @@
 """Which sequences run next: queued requests → the next batch. Pure state, no clock, no model, no sockets.
 
-Every batch is the first sequences of the queue in order, as many as may run in the time that a batch should take; a
-request may be spread over several batches, and a batch may serve several requests. The order is `order_key`, a pure
-function of one request.
+Every batch is the first sequences of the queue in its order (`request_queue.py`, `fair_share.py`), as many as may run
+in the time that a batch should take; a request may be spread over several batches, and a batch may serve several
+requests. Small requests run without the rest of large ones, where a batch of their own costs little: filled up, it
+would last for its sender, too, as long as a batch may.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from embedway.engine.batch_time_model import BatchTimeModel, Coefficients
+from embedway.engine.fair_share import FairShareQueue
+from embedway.engine.request_queue import RequestQueue
+
+if TYPE_CHECKING:
+    from embedway.models.interface import PreparedAdapter
+    from embedway.visual import Visual
 
 SMALL_REQUEST_TOKENS = 64
 """A request of at most so many tokens is small: a query, whose sender waits for it."""
@@ -41,6 +47,14 @@ class QueuedRequest:
     """int32 [n + 1]"""
     pool_start: int = 0
     priority: int = 0
+    key_number: int = 0
+    """Of the API key it came with"""
+    adapters: tuple[PreparedAdapter, ...] = ()
+    """Held for as long as the request lives: what is unloaded meanwhile serves it still"""
+    adapter_indices: npt.NDArray[np.int32] | None = None
+    """int32 [n]: each sequence's place in `adapters`, -1 for the base model; None where `adapters` is empty"""
+    visuals: Mapping[int, tuple[Visual, ...]] = field(default_factory=dict)
+    """Sequence → its images and videos"""
     lengths: npt.NDArray[np.int32] = field(init=False)
     """int32 [n], of `cu_seqlens`"""
     num_scheduled: int = field(init=False, default=0)
@@ -90,12 +104,6 @@ class BatchSlice(Generic[SliceT_co]):
         return request.token_ids[request.cu_seqlens[self.start] : request.cu_seqlens[self.stop]]
 
 
-def order_key(request: QueuedRequest, arrival: int) -> tuple[int, ...]:
-    """What the queue is sorted by, smallest first: arrival. Priority and fair share are to become parts of this key."""
-    del request
-    return (arrival,)
-
-
 @dataclass(slots=True)
 class Room:
     """What a batch can still take."""
@@ -133,14 +141,18 @@ class Scheduler(Generic[RequestT]):
     """
 
     def __init__(
-        self, *, max_batch_tokens: int, target_ms: float = math.inf, time_model: BatchTimeModel | None = None
+        self,
+        *,
+        max_batch_tokens: int,
+        target_ms: float = math.inf,
+        time_model: BatchTimeModel | None = None,
+        queue: RequestQueue[RequestT] | FairShareQueue[RequestT] | None = None,
     ) -> None:
+        """`queue` is an empty one, by default a RequestQueue."""
         self._max_batch_tokens = max_batch_tokens
         self._target_ms = target_ms
         self.time_model = time_model or BatchTimeModel()  # one that was taught nothing: every batch takes no time
-        self._heap: list[tuple[tuple[int, ...], int, RequestT]] = []
-        self._waiting: dict[Hashable, RequestT] = {}
-        self._num_arrived = 0
+        self._queue = RequestQueue[RequestT]() if queue is None else queue
         self._queued_tokens = 0
         self._num_small = 0
         self._ms_since_small = math.inf
@@ -149,7 +161,7 @@ class Scheduler(Generic[RequestT]):
     @property
     def queued_requests(self) -> int:
         """Requests with sequences that no batch has taken yet."""
-        return len(self._waiting)
+        return len(self._queue)
 
     @property
     def queued_tokens(self) -> int:
@@ -164,36 +176,39 @@ class Scheduler(Generic[RequestT]):
 
     def add(self, request: RequestT) -> None:
         """Queue a request of at least one sequence. Its key must not be in the queue."""
-        assert request.key not in self._waiting, "a key is queued once"
-        self._waiting[request.key] = request
+        self._queue.add(request, self._remaining_ms(request))
         self._queued_tokens += request.num_waiting_tokens
         if request.is_small:
             self._num_small += 1
             self._ms_since_small = 0.0
-        heapq.heappush(self._heap, (order_key(request, self._num_arrived), self._num_arrived, request))
-        self._num_arrived += 1
 
     def cancel(self, key: Hashable) -> bool:
         """Take what is left of a request out of the queue; False where nothing of it was waiting."""
-        request = self._waiting.get(key)
+        request = self._queue.get(key)
         if request is None:
             return False
         self._queued_tokens -= request.num_waiting_tokens
         self._remove(request)
         return True
 
+    def waiting(self) -> list[RequestT]:
+        """All requests with sequences that no batch has taken yet."""
+        return self._queue.requests()
+
     def next_batch(self) -> list[BatchSlice[RequestT]]:
         """Take the next sequences: as many as the limits allow, but at least one; empty where nothing waits."""
         costs = self.time_model.coefficients
         room = Room(self._max_batch_tokens, self.limit_ms - costs.fixed, costs)
         slices: list[BatchSlice[RequestT]] = []
-        while self._heap:
-            request = self._heap[0][2]
-            if self._waiting.get(request.key) is not request:
-                heapq.heappop(self._heap)  # cancelled
-                continue
+        request = self._queue.begin_batch()
+        if request is None:
+            return slices
+        self._queue.served(costs.fixed)
+        small_alone = request.is_small and costs.fixed <= MAX_FIXED_SHARE * self._target_ms
+        while request is not None and (request.is_small or not small_alone):
             if room.take(request.num_waiting_tokens, request.num_waiting_squares):
                 slices.append(self._take(request, request.num_sequences))
+                request = self._queue.first()
                 continue
             stop = request.num_scheduled + room.num_that_fit(request.lengths[request.num_scheduled :])
             if not slices:
@@ -209,18 +224,23 @@ class Scheduler(Generic[RequestT]):
         request.num_scheduled = stop
         num_tokens, num_squares = request.num_waiting_tokens, request.num_waiting_squares
         if stop == request.num_sequences:
-            heapq.heappop(self._heap)
             self._remove(request)
         else:
             lengths = request.lengths[piece.start : stop]
             num_tokens, num_squares = int(lengths.sum()), sum_of_squares(lengths)
             request.num_waiting_tokens -= num_tokens
             request.num_waiting_squares -= num_squares
+            self._queue.has_left(request, self._remaining_ms(request))
         self._queued_tokens -= num_tokens
-        self._ms_since_small += self.time_model.coefficients.variable(num_tokens, num_squares)
+        milliseconds = self.time_model.coefficients.variable(num_tokens, num_squares)
+        self._ms_since_small += milliseconds
+        self._queue.served(milliseconds)
         return piece
 
+    def _remaining_ms(self, request: RequestT) -> float:
+        return self.time_model.coefficients.variable(request.num_waiting_tokens, request.num_waiting_squares)
+
     def _remove(self, request: RequestT) -> None:
-        del self._waiting[request.key]
+        self._queue.remove(request)
         if request.is_small:
             self._num_small -= 1

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
-from embedway.child_process import ChildFailed, ChildProcess, describe_exit
+from embedway.child_process import (
+    RESTART_BEGUN,
+    RESTART_ENGINES,
+    RESTART_RUNS,
+    ChildFailed,
+    ChildProcess,
+    describe_exit,
+)
+from embedway.engine.rolling_restart import RollingRestart
+from embedway.engine.slot import Slot, cancel_all, end
 from embedway.errors import AddressInUse, StartupError
-
-if TYPE_CHECKING:
-    import msgspec
 
 logger = logging.getLogger("embedway.supervisor")
 
@@ -40,26 +45,7 @@ KILLED_EXIT_STATUS = 130
 """After a Ctrl-C during the drain: what was running is lost."""
 DRAIN_GRACE_SECONDS = 5
 """For a process to send its last errors after the drain timeout"""
-KILL_AFTER_SECONDS = 5
 SHORT_FOLDER = "/tmp"  # noqa: S108 - the path of a socket may have about a hundred characters
-
-StartChild: TypeAlias = Callable[[], Awaitable[ChildProcess]]
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A process that there has to be: the one that is there now, and how often it died."""
-
-    name: str
-    start: StartChild
-    drains: bool
-    """True: it is asked to finish its work (SIGTERM) before it has to go."""
-    child: ChildProcess | None = None
-    quick_deaths: int = 0
-    on_death: Callable[[int], object] | None = None
-    """Called with the id of each process that ended by itself"""
-    facts: dict[str, str] = field(default_factory=dict)
-    """What the process said of itself when it was first ready"""
 
 
 class CrashLoop(Exception):
@@ -80,6 +66,10 @@ class Supervisor:
     drain_timeout: float
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _is_killed: bool = False
+    _rolling: RollingRestart = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rolling = RollingRestart([slot for slot in self.slots if not slot.drains], self.drain_timeout)
 
     async def run(self, on_ready: Callable[[dict[str, str]], object]) -> int:
         """`on_ready` gets the first process's facts once all are ready."""
@@ -87,11 +77,14 @@ class Supervisor:
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signal_number, self._on_signal, signal_number)
         stopping = asyncio.create_task(self._stop.wait())
+        loop.add_signal_handler(signal.SIGHUP, self._rolling.ask)
         watchers: dict[asyncio.Task[None], Slot] = {}
+        restarting: list[asyncio.Task[None]] = []
         try:
             if not await self._start_all(stopping):
                 return 0
             on_ready(self.slots[0].facts)
+            restarting = [asyncio.create_task(self._rolling.run())]
             watchers = {asyncio.create_task(self._keep_alive(slot)): slot for slot in self.slots}
             done, _ = await asyncio.wait({stopping, *watchers}, return_when=asyncio.FIRST_COMPLETED)
             for watcher in done & watchers.keys():
@@ -101,6 +94,7 @@ class Supervisor:
             return CRASH_LOOP_EXIT_STATUS
         finally:
             stopping.cancel()
+            await cancel_all(restarting)
             await self._shut_down(watchers)
         return KILLED_EXIT_STATUS if self._is_killed else 0
 
@@ -112,12 +106,17 @@ class Supervisor:
                     slot.child.send(signal.SIGKILL)
         self._stop.set()
 
+    def _on_word(self, child: ChildProcess, word: str) -> None:
+        """A child wants something."""
+        if word == RESTART_ENGINES:
+            child.tell(RESTART_BEGUN if self._rolling.begin() else RESTART_RUNS)
+
     async def _start_all(self, stopping: asyncio.Task[bool]) -> bool:
         """Start every process, all at the same time, and wait until all are ready; False where a signal came first."""
 
         async def start(slot: Slot) -> None:
             slot.child = await slot.start()
-            slot.facts = await slot.child.ready()
+            slot.facts = await slot.until_ready(slot.child)
 
         tasks = [asyncio.create_task(start(slot)) for slot in self.slots]
         starting = asyncio.gather(*tasks)
@@ -135,22 +134,29 @@ class Supervisor:
         started_at = time.monotonic()
         while True:
             assert slot.child is not None
-            status = await slot.child.wait()
+            child = slot.child
+            status = await slot.end_of(child, functools.partial(self._on_word, child))
             if slot.on_death is not None:
-                slot.on_death(slot.child.pid)
-            lived = time.monotonic() - started_at
-            slot.quick_deaths = 1 if lived > STABLE_SECONDS else slot.quick_deaths + 1
-            if slot.quick_deaths > MAX_QUICK_DEATHS:
-                raise CrashLoop(f"{describe_exit(slot.name, status)}, the {slot.quick_deaths}th time in a row")
-            backoff = min(FIRST_BACKOFF_SECONDS * 2 ** (slot.quick_deaths - 1), LONGEST_BACKOFF_SECONDS)
-            logger.error("%s: restarting it in %.1f s", describe_exit(slot.name, status), backoff)
-            await asyncio.sleep(backoff)
+                slot.on_death(child.pid)
+            async with slot.changing:
+                if slot.child is child:
+                    slot.on_restart(slot.name, "hang" if child.was_hanging else "signal" if status < 0 else "exit")
+                    await self._restart(slot, status, time.monotonic() - started_at)
             started_at = time.monotonic()
+
+    async def _restart(self, slot: Slot, status: int, lived: float) -> None:
+        """Start a process anew that has died of itself, after a back-off."""
+        slot.quick_deaths = 1 if lived > STABLE_SECONDS else slot.quick_deaths + 1
+        if slot.quick_deaths > MAX_QUICK_DEATHS:
+            raise CrashLoop(f"{describe_exit(slot.name, status)}, the {slot.quick_deaths}th time in a row")
+        backoff = min(FIRST_BACKOFF_SECONDS * 2 ** (slot.quick_deaths - 1), LONGEST_BACKOFF_SECONDS)
+        logger.error("%s: restarting it in %.1f s", describe_exit(slot.name, status), backoff)
+        await asyncio.sleep(backoff)
+        try:
             slot.child = await slot.start()
-            try:
-                await slot.child.ready()
-            except (StartupError, ChildFailed) as error:
-                logger.error("%s does not start: %s", slot.name, error)
+            await slot.until_ready(slot.child)
+        except (StartupError, ChildFailed) as error:
+            logger.error("%s does not start: %s", slot.name, error)
 
     async def _shut_down(self, watchers: dict[asyncio.Task[None], Slot]) -> None:
         """Stop accepting, let the draining processes finish, then let the others go.
@@ -167,45 +173,6 @@ class Supervisor:
         await cancel_all(watchers)
         others = [slot.child for slot in self.slots if not slot.drains and slot.child is not None]
         await asyncio.gather(*(end(child, 0) for child in others))
-
-
-async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel the tasks and wait for their ends, whatever these are."""
-    waiting = list(tasks)
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-
-
-async def end(child: ChildProcess, patience: float) -> None:
-    """Wait `patience` seconds for a child's end, then cut its lifeline, then kill it."""
-    with contextlib.suppress(asyncio.TimeoutError):
-        if patience:
-            await asyncio.wait_for(child.wait(), patience)
-    child.cut_lifeline()
-    try:
-        await asyncio.wait_for(child.wait(), KILL_AFTER_SECONDS)
-    except asyncio.TimeoutError:
-        child.send(signal.SIGKILL)
-        await child.wait()
-
-
-def child_slot(
-    name: str,
-    module: str,
-    config: msgspec.Struct,
-    *,
-    drains: bool = False,
-    pass_fds: Sequence[int] = (),
-    on_death: Callable[[int], object] | None = None,
-) -> Slot:
-    """A slot for `python -m MODULE`."""
-    command = [sys.executable, "-m", module]
-
-    async def start() -> ChildProcess:
-        return await ChildProcess.start(name, command, config, pass_fds=pass_fds)
-
-    return Slot(name, start, drains, on_death=on_death)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,34 +1,41 @@
 """The forms of `input`: decoded JSON → Items, strictly typed, each fault named by its place.
 
 Forms: a string, token ids, an object, or an array of strings, of lists of token ids or of objects
-`{text?, image?, video?}`. A bare object is one item, as a bare string is.
+(`item_objects.py`). A bare object is one item, as a bare string is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from embedway.errors import EmptyInput, InvalidType, InvalidValue, MediaNotSupported, TooManyItems
+from embedway.errors import EmptyInput, InvalidType, MediaNotSupported, TooManyItems
+from embedway.inputs.item_objects import ObjectItem, check_text, read_object
+from embedway.inputs.json_types import describe_json_type
+from embedway.visual import MediaRef
 
-_FORMS = "a string, token ids, an object with 'text', or an array of strings, of lists of token ids or of such objects"
+_OBJECT = "an object with 'text', 'image' or 'video'"
+_FORMS = f"a string, token ids, {_OBJECT}, or an array of strings, of lists of token ids or of such objects"
 _ELEMENT_NAMES = {
     str: "a string",
     int: "a token id (an integer)",
     list: "a list of token ids",
-    dict: "an object with 'text'",
+    dict: _OBJECT,
 }
-_MEDIA_KEYS = ("image", "video")
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """What one request asks to embed: texts or token ids, never both. There is at least one item, and none is empty."""
+    """What one request asks to embed: texts, perhaps with images and videos, or token ids, never both.
+
+    There is at least one item, and none is empty.
+    """
 
     texts: list[str]
-    """One an item; empty where the items are token ids."""
-    token_ids: list[list[int]]
+    """One an item, "" where it has only media; no list at all where the items are token ids."""
+    token_ids: Sequence[Sequence[int]]
     """One list an item, of any integers: the vocabulary is not known here. Empty where the items are texts."""
     field: str
     """The request's field they came from."""
@@ -36,6 +43,8 @@ class Items:
     """True where the field held one bare item, not an array of them."""
     key: str = ""
     """`.text` where the items came as objects: the end of their names."""
+    media: Mapping[int, tuple[MediaRef, ...]] = field(default_factory=dict)
+    """Item → its images and videos, where it has any"""
 
     def __len__(self) -> int:
         return len(self.texts) or len(self.token_ids)
@@ -51,19 +60,33 @@ class Items:
 
     def param(self, i: int) -> str:
         """Item i's name in error messages: `input`, `input[3]` or `input[3].text`."""
-        return (self.field if self.is_single else f"{self.field}[{i}]") + self.key
+        name = self.field if self.is_single else f"{self.field}[{i}]"
+        return name if i in self.media else name + self.key
+
+    def let_go_of_texts(self) -> None:
+        """Free them one by one, once nobody looks at them any more: their number stays, and their names.
+
+        The newest first, so that the C library gives memory back bit by bit.
+        """
+        for i in reversed(range(len(self.texts))):
+            self.texts[i] = ""
+
+    def require_text_only(self) -> None:
+        """Raises MediaNotSupported, with the first image or video."""
+        for refs in self.media.values():
+            raise MediaNotSupported(param=refs[0].param, kind=refs[0].kind)
 
 
 def parse_input(value: object, *, max_items: int, field: str = "input") -> Items:
     """Check the decoded JSON of `field` and return its items; `max_items` limits the arrays of several items.
 
-    Raises InvalidType, InvalidValue, EmptyInput, TooManyItems or MediaNotSupported, each with the place at fault.
+    Raises InvalidType, InvalidValue, EmptyInput or TooManyItems, each with the place at fault.
     """
     if isinstance(value, str):
-        _check_text(value, field)
+        check_text(value, field)
         return Items([value], [], field, is_single=True)
     if isinstance(value, dict):
-        return Items([_text_of_object(value, field)], [], field, is_single=True, key=".text")
+        return _of_objects([read_object(value, field)], field, is_single=True)
     if not isinstance(value, list):
         raise InvalidType(param=field, expected=_FORMS, got=describe_json_type(value))
     if not value:
@@ -82,12 +105,17 @@ def _parse_array(values: list[Any], max_items: int, field: str) -> Items:
         _check_lists_of_token_ids(values, field)
         return Items([], values, field, is_single=False)
     if isinstance(values[0], dict):
-        texts = [_text_of_object(value, f"{field}[{i}]") for i, value in enumerate(values)]
-        return Items(texts, [], field, is_single=False, key=".text")
+        objects = [read_object(value, f"{field}[{i}]") for i, value in enumerate(values)]
+        return _of_objects(objects, field, is_single=False)
     if not all(values) or any(map(str.isspace, values)):
         for i, value in enumerate(values):
-            _check_text(value, f"{field}[{i}]")
+            check_text(value, f"{field}[{i}]")
     return Items(values, [], field, is_single=False)
+
+
+def _of_objects(objects: Sequence[ObjectItem], field: str, *, is_single: bool) -> Items:
+    media = {i: item.media for i, item in enumerate(objects) if item.media}
+    return Items([item.text or "" for item in objects], [], field, is_single=is_single, key=".text", media=media)
 
 
 def _check_same_type(values: list[Any], field: str) -> None:
@@ -97,7 +125,7 @@ def _check_same_type(values: list[Any], field: str) -> None:
     if expected is None:
         raise InvalidType(
             param=f"{field}[0]",
-            expected="a string, a token id (an integer), a list of token ids or an object with 'text'",
+            expected=f"a string, a token id (an integer), a list of token ids or {_OBJECT}",
             got=describe_json_type(values[0]),
         )
     if len(set(map(type, values))) > 1:
@@ -115,47 +143,3 @@ def _check_lists_of_token_ids(values: list[list[Any]], field: str) -> None:
             (i, j, value) for i, ids in enumerate(values) for j, value in enumerate(ids) if type(value) is not int
         )
         raise InvalidType(param=f"{field}[{i}][{j}]", expected=_ELEMENT_NAMES[int], got=describe_json_type(value))
-
-
-def _check_text(text: str, param: str) -> None:
-    # Zero-width characters are no whitespace in Unicode, and tokenizers may well have tokens for them.
-    if not text:
-        raise EmptyInput(param=param, what="an empty string")
-    if text.isspace():
-        raise EmptyInput(param=param, what="only whitespace")
-
-
-def _text_of_object(value: dict[str, Any], param: str) -> str:
-    """The text of `{text?, image?, video?}`; null is the same as leaving a key out, other keys are ignored."""
-    for key in _MEDIA_KEYS:
-        if value.get(key) is not None:
-            raise MediaNotSupported(param=f"{param}.{key}", kind=key)
-    if "text" not in value:
-        problem = f"must have 'text' (or, for other models, 'image' or 'video'), but it {_keys_of(value)}"
-        raise InvalidValue(param=param, problem=problem)
-    text = value["text"]
-    if not isinstance(text, str):
-        raise InvalidType(param=f"{param}.text", expected="a string", got=describe_json_type(text))
-    _check_text(text, f"{param}.text")
-    return text
-
-
-def _keys_of(value: dict[str, Any]) -> str:
-    """What an object has instead of the keys that it should: in words, and short whatever the client sent."""
-    if not value:
-        return "is empty"
-    shown = ", ".join(f"'{key[:40]}'" for key in list(value)[:5])
-    return f"has {shown}" + (f" and {len(value) - 5} more" if len(value) > 5 else "")
-
-
-def describe_json_type(value: object) -> str:
-    """A decoded JSON value's type in JSON's words, never Python's: `a string`, `null`, `a number with a fraction`."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        # JSON integers beyond 64 bits arrive as floats, too.
-        return "a number beyond 64 bits" if abs(value) >= 2**63 else "a number with a fraction"
-    names = {str: "a string", int: "an integer", list: "an array", dict: "an object"}
-    return names.get(type(value), "an unknown value")

@@ -73,6 +73,9 @@ class TextTokenizer:
         tokenizer = _read_tokenizer(folder / "tokenizer.json", spec)
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        if spec.vision is not None and spec.vision.chat is not None:
+            # the prompt's own special tokens are looked up one by one: what a user types of them is plain text
+            tokenizer.encode_special_tokens = True
         declared_post_processor(tokenizer, _read_config(folder / "tokenizer_config.json", spec))
         if spec.lowercase:
             _lowercase_first(tokenizer)
@@ -106,15 +109,15 @@ class TextTokenizer:
         them, InvalidValue for text that is not Unicode or that spells a token without an embedding, and what `budget`
         raises.
         """
-        cut = _Cut(truncate, max_length, self.leading, self.trailing, has_prompt=bool(prompt))
+        cut = Cut(truncate, max_length, self.leading, self.trailing, has_prompt=bool(prompt))
         budget = budget or RequestBudget(param(0), max_tokens=UNLIMITED)
         lengths = [len(prompt) + len(text) for text in texts]
         sequences: list[Ids] = []
         num_tokens = 0
         with _unicode_only(prompt, texts, param):
-            for first, stop in _batches(lengths, longest=LONG_TEXT * max_length):
+            for first, stop in text_batches(lengths, longest=LONG_TEXT * max_length):
                 if lengths[first] > LONG_TEXT * max_length:
-                    made = [self._encode_long(prompt, texts[first], cut, param(first), budget)]
+                    made = [self.encode_long(prompt, texts[first], cut, param(first), budget)]
                 else:
                     budget.read(sum(lengths[first:stop]))
                     batch = self._encode_batch([prompt + text for text in texts[first:stop]])
@@ -122,8 +125,7 @@ class TextTokenizer:
                 num_tokens += sum(map(len, made))
                 budget.check_tokens(num_tokens, is_all=stop == len(texts))
                 sequences += made
-        if self.has_ids_beyond:
-            self._check_embeddings(sequences, param)
+        self.check_embeddings(sequences, param)
         return sequences
 
     def encode_whole(
@@ -137,7 +139,7 @@ class TextTokenizer:
         with _unicode_only("", texts, param):
             return [
                 np.array(ids, np.int32)
-                for first, stop in _batches(list(map(len, texts)), longest=BATCH_CHARACTERS)
+                for first, stop in text_batches(list(map(len, texts)), longest=BATCH_CHARACTERS)
                 for ids in self._encode_batch(texts[first:stop], add_special_tokens=add_special_tokens)
             ]
 
@@ -149,7 +151,7 @@ class TextTokenizer:
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
-    def _encode_long(self, prompt: str, text: str, cut: _Cut, param: str, budget: RequestBudget) -> Ids:
+    def encode_long(self, prompt: str, text: str, cut: Cut, param: str, budget: RequestBudget) -> Ids:
         """`prompt + text` without making that, which may be far longer than what is read of it."""
 
         def encode(part: str) -> list[int]:
@@ -158,7 +160,7 @@ class TextTokenizer:
 
         limit = max_item_characters(cut.max_length)
         take, read = (last_characters, trailing_ids) if cut.truncate == "start" else (first_characters, leading_ids)
-        part = take(prompt, text, limit + self.seams.reach)
+        part = take(prompt, text, self.longest_read(cut.max_length))
         wanted = cut.room + 1 if cut.truncate == "none" else cut.room
         end = read(part, wanted, encode=encode, seams=self.seams, max_characters=limit)
         if end is None:
@@ -166,7 +168,14 @@ class TextTokenizer:
             raise TooManyCharacters(param=param, limit=limit, scope=scope)
         return cut.content(end, param)
 
-    def _check_embeddings(self, sequences: list[Ids], param: Callable[[int], str]) -> None:
+    def longest_read(self, max_length: int) -> int:
+        """Characters at either end of a text that anything here looks at: what is between them may be missing."""
+        return max_item_characters(max_length) + self.seams.reach
+
+    def check_embeddings(self, sequences: Sequence[Ids], param: Callable[[int], str]) -> None:
+        """Raises InvalidValue where a text spells a token without an embedding."""
+        if not self.has_ids_beyond:
+            return
         for i, ids in enumerate(sequences):
             if ids.size and ids.max() >= self.vocab_size:
                 token = self.tokenizer.id_to_token(int(ids.max()))
@@ -174,7 +183,7 @@ class TextTokenizer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
+class Cut:
     """How sequences get their length."""
 
     truncate: Truncate
@@ -209,7 +218,7 @@ class _Cut:
         return np.concatenate([self.leading, np.array(kept, np.int32), self.trailing])
 
 
-def _batches(lengths: list[int], *, longest: int) -> Iterator[tuple[int, int]]:
+def text_batches(lengths: list[int], *, longest: int) -> Iterator[tuple[int, int]]:
     """Texts to tokenize together, as (first, stop), in order; a text of more than `longest` characters is alone."""
     first = 0
     while first < len(lengths):

@@ -12,23 +12,30 @@ import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch.nn import functional
 
 from embedway.models.attention import varlen_attention
+from embedway.models.bert_adapter import layer_adapters
 from embedway.models.bert_weights import read_weights
-from embedway.models.cpu_linear import NEEDED_GAIN, can_pack, pack_weight, packed_linear, packing_gain
+from embedway.models.cpu_linear import NEEDED_GAIN, can_pack, pack_weight, packing_gain
 from embedway.models.dense import load_dense_modules
+from embedway.models.fused_linear import Linear, Norm
 from embedway.models.packed_rows import packed_positions, with_spare_rows
 from embedway.models.text_model import TextModel
+from embedway.models.torch_adapter import TorchAdapter
 from embedway.models.torch_types import TORCH_TYPES
 from embedway.models.weight_dtype import BY_EXACTNESS, StartCheck, declared_dtype, load_in_best_type
 
 if TYPE_CHECKING:
-    from embedway.kernels.native import Activation, EncoderShape, EncoderWeights, Floats, GemmType, LayerWeights
+    from collections.abc import Iterator, Sequence
+
+    from embedway.kernels.native import EncoderWeights, Floats, GemmType, LayerWeights
+    from embedway.kernels.native_adapter import LayerAdapter, LowRank
     from embedway.model_spec import ModelSpec
+    from embedway.models.adapter_checkpoint import AdapterWeights
     from embedway.models.attention import PackedLayout
     from embedway.models.bert_config import EncoderConfig
     from embedway.models.interface import EmbeddingModel
+    from embedway.models.torch_adapter import AdaptedRows
 
 SMALLEST_BIAS = 128
 
@@ -47,11 +54,11 @@ def load_bert_family(
     def make(gemm_type: GemmType, weights: EncoderWeights, threads: int) -> TextModel:
         torch.set_num_threads(threads)  # the whole process's, so the last model's count
         pack = pays(TORCH_TYPES[gemm_type])
-        encoder = FusedBert(config.shape, weights, dtype=TORCH_TYPES[gemm_type], device=place, pack=pack)
+        encoder = FusedBert(config, weights, dtype=TORCH_TYPES[gemm_type], device=place, pack=pack)
         backend = "torch, fused encoder" + (" with oneDNN" if pack else "")
         return TextModel(spec, encoder, dense, dtype=TORCH_TYPES[gemm_type], device=place, backend=backend)
 
-    check = StartCheck.of(spec, config.shape, weights, dense)
+    check = StartCheck.of(spec, config, weights, dense)
     on_cpu = place.type == "cpu"
     possible = [name for name in BY_EXACTNESS if name == "float32" or can_pack(TORCH_TYPES[name])] if on_cpu else []
     asked = declared_dtype(spec) if dtype == "auto" and not on_cpu else dtype
@@ -64,40 +71,6 @@ def pays_to_pack(layer: LayerWeights, dtype: torch.dtype) -> bool:
         return False
     weight, bias = (torch.from_numpy(x).to(dtype) for x in (layer.up_weight, layer.up_bias))
     return packing_gain(weight, bias) >= NEEDED_GAIN
-
-
-class Linear(NamedTuple):
-    """A layer's weight, in oneDNN's layout where `is_packed`, and bias."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    is_packed: bool
-
-    def __call__(self, x: torch.Tensor, activation: Activation | None = None) -> torch.Tensor:
-        """[rows, in] to [rows, out], in the weight's dtype"""
-        if self.is_packed:
-            return packed_linear(x, self.weight, self.bias, activation)
-        out = functional.linear(x, self.weight, self.bias)
-        match activation:
-            case "gelu":
-                return functional.gelu(out)
-            case "gelu_tanh":
-                return functional.gelu(out, approximate="tanh")
-            case "relu":
-                return functional.relu(out)
-            case None:
-                return out
-
-
-class Norm(NamedTuple):
-    """Layer norm, float32."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    eps: float
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
 
 
 class Layer(NamedTuple):
@@ -114,23 +87,26 @@ class FusedBert:
 
     def __init__(
         self,
-        shape: EncoderShape,
+        config: EncoderConfig,
         weights: EncoderWeights,
         *,
         dtype: torch.dtype,
         device: torch.device,
         pack: bool,
     ) -> None:
-        self.shape, self.dtype, self.device, self.is_packed = shape, dtype, device, pack
+        self.config, self.shape = config, config.shape
+        self.dtype, self.device, self.is_packed = dtype, device, pack
         self.words = self._float32(weights.word_table)
         self.positions = self._float32(weights.position_table)
         self.token_type = None if weights.token_type is None else self._float32(weights.token_type)
         self.norm = self._norm(weights.norm_weight, weights.norm_bias)
-        self.layers = [self._layer(layer) for layer in weights.layers]
+        self.layers = [self._layer(i, layer) for i, layer in enumerate(weights.layers)]
         self.relative_bias = None if weights.relative_bias is None else self._float32(weights.relative_bias).to(dtype)
         self.square_bias = torch.empty(0, 0, 0)
 
-    def hidden_states(self, token_ids: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
+    def hidden_states(
+        self, token_ids: torch.Tensor, layout: PackedLayout, adapted: Sequence[AdaptedRows] = ()
+    ) -> torch.Tensor:
         """int64 [total] to float32 [total, hidden]"""
         positions = packed_positions(layout, self.shape.first_position)
         hidden = self.words[with_spare_rows(token_ids)] + self.positions[with_spare_rows(positions)]
@@ -139,12 +115,18 @@ class FusedBert:
         hidden = self.norm(hidden)
         bias = None if self.relative_bias is None else self.position_bias
         for layer in self.layers:
-            q, k, v = layer.qkv(hidden.to(self.dtype)).unflatten(1, (3, self.shape.num_heads, -1)).unbind(1)
-            mixed = layer.attention(varlen_attention(q, k, v, layout, bias=bias).flatten(1))
+            q, k, v = layer.qkv(hidden.to(self.dtype), adapted).unflatten(1, (3, self.shape.num_heads, -1)).unbind(1)
+            mixed = layer.attention(varlen_attention(q, k, v, layout, bias=bias).flatten(1), adapted)
             hidden = layer.attention_norm(hidden + mixed)
-            wide = layer.up(hidden.to(self.dtype), self.shape.activation)
-            hidden = layer.output_norm(hidden + layer.down(wide))
+            wide = layer.up(hidden.to(self.dtype), adapted, self.shape.activation)
+            hidden = layer.output_norm(hidden + layer.down(wide, adapted))
         return hidden[: len(token_ids)]
+
+    def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:
+        """Raises AdapterRefused."""
+        layers = enumerate(layer_adapters(weights, self.config))
+        changes = {f"{i}.{name}": parts for i, layer in layers for name, parts in self._changed(layer)}
+        return TorchAdapter.of(weights.name, changes, dtype=self.dtype, device=self.device)
 
     def position_bias(self, length: int) -> torch.Tensor:
         """[heads, length, length]: a corner of one kept square, since the bias depends on the distance alone."""
@@ -156,19 +138,33 @@ class FusedBert:
             self.square_bias = self.relative_bias[:, columns]
         return self.square_bias[:, :length, :length]
 
-    def _layer(self, layer: LayerWeights) -> Layer:
+    def _changed(self, layer: LayerAdapter) -> Iterator[tuple[str, list[tuple[int, LowRank]]]]:
+        """What changes of one layer: a field of `Layer`, and each part of it from its first column on"""
+        hidden = self.shape.hidden_size
+        columns = {
+            "qkv": ((0, layer.query), (hidden, layer.key), (2 * hidden, layer.value)),
+            "attention": ((0, layer.attention),),
+            "up": ((0, layer.up),),
+            "down": ((0, layer.down),),
+        }
+        for name, parts in columns.items():
+            changed = [(column, part) for column, part in parts if part is not None]
+            if changed:
+                yield name, changed
+
+    def _layer(self, i: int, layer: LayerWeights) -> Layer:
         return Layer(
-            qkv=self._linear(layer.qkv_weight, layer.qkv_bias),
-            attention=self._linear(layer.attention_weight, layer.attention_bias),
+            qkv=self._linear(f"{i}.qkv", layer.qkv_weight, layer.qkv_bias),
+            attention=self._linear(f"{i}.attention", layer.attention_weight, layer.attention_bias),
             attention_norm=self._norm(layer.attention_norm_weight, layer.attention_norm_bias),
-            up=self._linear(layer.up_weight, layer.up_bias),
-            down=self._linear(layer.down_weight, layer.down_bias),
+            up=self._linear(f"{i}.up", layer.up_weight, layer.up_bias),
+            down=self._linear(f"{i}.down", layer.down_weight, layer.down_bias),
             output_norm=self._norm(layer.output_norm_weight, layer.output_norm_bias),
         )
 
-    def _linear(self, weight: Floats, bias: Floats) -> Linear:
+    def _linear(self, name: str, weight: Floats, bias: Floats) -> Linear:
         plain, own_bias = self._float32(weight).to(self.dtype), self._float32(bias).to(self.dtype)
-        return Linear(pack_weight(plain) if self.is_packed else plain, own_bias, self.is_packed)
+        return Linear(name, pack_weight(plain) if self.is_packed else plain, own_bias, self.is_packed)
 
     def _norm(self, weight: Floats, bias: Floats) -> Norm:
         return Norm(self._float32(weight), self._float32(bias), self.shape.layer_norm_eps)

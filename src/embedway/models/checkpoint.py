@@ -17,11 +17,20 @@ import msgspec
 
 from embedway.errors import InvalidSetting, UnsupportedCheckpoint
 from embedway.model_spec import DenseSpec, ModelSpec, Pooling
+from embedway.models.chat_templates import find_template
+from embedway.models.dual_encoder_config import is_dual_encoder, projection_size, read_tower
+from embedway.models.dual_encoder_spec import read_vision_spec
 from embedway.models.json_files import JsonObject, read_object
-from embedway.models.known_families import find_family
+from embedway.models.known_families import Family, find_family
 from embedway.models.max_length import choose_max_length
-from embedway.models.module_list import POOLING_MODES, PoolingSpec, read_module_list
-from embedway.models.transformer_settings import TransformerSettings, read_transformer_settings
+from embedway.models.module_list import POOLING_MODES, ModuleList, PoolingSpec, read_module_list
+from embedway.models.qwen_vl_spec import read_qwen_vl
+from embedway.models.transformer_settings import (
+    PLAIN_TEXT,
+    TWO_TOWERS,
+    TransformerSettings,
+    read_transformer_settings,
+)
 
 if TYPE_CHECKING:
     from embedway.models.checkpoint_location import Location
@@ -54,29 +63,33 @@ def read_spec(
     name: str,
     pooling: str | None = None,
     max_length: int | None = None,
+    chat_template: str | None = None,
     trust_remote_code: bool = False,
 ) -> ModelSpec:
     """Read the checkpoint at `location`, which the operator called `name`.
 
-    `pooling` and `max_length` (tokens) are the operator's and win over the folder. Raises UnsupportedCheckpoint,
-    naming the file, for what is missing, malformed or cannot be run, and InvalidSetting for a `max_length` that the
-    model cannot take or an unknown `pooling`.
+    `pooling`, `max_length` (tokens) and `chat_template` (a name or a file) are the operator's and win over the folder.
+    Raises UnsupportedCheckpoint, naming the file, for what is missing, malformed or cannot be run, and InvalidSetting
+    for a `max_length` that the model cannot take, an unknown `pooling` or `chat_template`.
     """
     folder, revision = (location, None) if isinstance(location, Path) else (location.folder, location.revision)
-    modules = read_module_list(folder)
+    modules = declared_modules(folder, name)
     subfolder = modules.transformer if modules else ""
-    settings = read_transformer_settings(folder, subfolder)
-    config = read_config(folder, subfolder, settings)
+    declared_config = read_declared_config(folder, subfolder)
+    is_dual = is_dual_encoder(declared_config.text("model_type"))
+    settings = read_transformer_settings(folder, subfolder, TWO_TOWERS if is_dual else PLAIN_TEXT)
+    config = text_settings(declared_config, settings)
     model_type = config.text("model_type") or config.fail("has no 'model_type'")
     hidden_size = config.positive(*HIDDEN_SIZE_KEYS) or config.fail(f"has none of {', '.join(HIDDEN_SIZE_KEYS)}")
-    if modules is None:
-        head = known_head(config, name, model_type, hidden_size, pooling)
+    family = find_family(name, model_type)
+    if is_dual:
+        head = dual_encoder_head(declared_config, modules, pooling)
+        vision = read_vision_spec(declared_config, subfolder)
     else:
-        declared = modules.pooling or stand_in(folder, "modules.json has no Pooling module", hidden_size, pooling)
-        head = Head(declared, modules.dense, modules.normalize)
-    head = with_pooling(head, pooling)
-    dimension = check_widths(folder, head, hidden_size)
-    sentences = read_sentence_settings(folder, dimension)
+        head = text_head(config, modules, name, hidden_size, pooling)
+        vision = read_qwen_vl(folder / subfolder, model_type, chosen_template(chat_template, family))
+    dimension = check_widths(folder, head, head.pooling.width if is_dual else hidden_size)
+    sentences = read_sentence_settings(folder, dimension) or family_settings(family)
     return ModelSpec(
         name=name,
         folder=str(folder / subfolder),
@@ -95,25 +108,60 @@ def read_spec(
         truncate_dim=sentences.truncate_dim,
         prompts=sentences.prompts,
         default_prompt_name=sentences.default_prompt_name,
-        lowercase=settings.lowercase,
+        # transformers puts a lowercasing step before whatever SigLIP2's tokenizer.json has
+        lowercase=settings.lowercase or model_type == "siglip2",
         bidirectional=declared_direction(config, head.bidirectional),
         pad_token_id=config.integer("pad_token_id"),
+        vision=vision,
         trust_remote_code=trust_remote_code,
     )
 
 
-def read_config(folder: Path, subfolder: str, settings: TransformerSettings) -> JsonObject:
-    """`config.json`; the keys of a nested `text_config` take the place of those around it, except `model_type`."""
+def declared_modules(folder: Path, name: str) -> ModuleList | None:
+    """`modules.json`, unless its classes come with a known model."""
+    config = read_object(folder, "config.json")
+    family = find_family(name, config.text("model_type") or "") if config else None
+    return None if family is not None and family.has_own_modules else read_module_list(folder)
+
+
+def read_declared_config(folder: Path, subfolder: str) -> JsonObject:
+    """`config.json` as it stands."""
     config = read_object(folder, str(Path(subfolder, "config.json")))
     if config is None:
         raise UnsupportedCheckpoint(folder=folder, problem=f"{Path(subfolder, 'config.json')} is missing")
-    values = {**config.values, **config.object("text_config").values, **(settings.config_overrides or {})}
-    return replace(config, values={**values, "model_type": config.values.get("model_type")})
+    return config
 
 
-def known_head(config: JsonObject, name: str, model_type: str, hidden_size: int, pooling: str | None) -> Head:
+def text_settings(config: JsonObject, settings: TransformerSettings) -> JsonObject:
+    """The keys of a nested `text_config` take the place of those around it, except `model_type`."""
+    model_type = config.values.get("model_type")
+    nested = read_tower(config, "text") if is_dual_encoder(config.text("model_type")) else config.object("text_config")
+    values = {**config.values, **nested.values, **(settings.config_overrides or {})}
+    return replace(config, values={**values, "model_type": model_type})
+
+
+def dual_encoder_head(config: JsonObject, modules: ModuleList | None, pooling: str | None) -> Head:
+    """The towers pool by themselves, each in its own way; what may follow is a folder's Dense and Normalize."""
+    if pooling is not None:
+        raise InvalidSetting(setting="--pooling", problem=f"a {config.text('model_type')} model pools by itself")
+    if modules is not None and modules.pooling is not None:
+        config.fail("is a dual encoder's, whose vectors are pooled, but modules.json has a Pooling module after it")
+    pooled = PoolingSpec((), include_prompt=True, width=projection_size(config))
+    return Head(pooled, modules.dense, modules.normalize) if modules else Head(pooled)
+
+
+def text_head(config: JsonObject, modules: ModuleList | None, name: str, hidden_size: int, pooling: str | None) -> Head:
+    """What the folder declares, with the operator's pooling where there is one."""
+    if modules is None:
+        return with_pooling(known_head(config, name, hidden_size, pooling), pooling)
+    missing = "modules.json has no Pooling module"
+    declared = modules.pooling or stand_in(config.folder, missing, hidden_size, pooling)
+    return with_pooling(Head(declared, modules.dense, modules.normalize), pooling)
+
+
+def known_head(config: JsonObject, name: str, hidden_size: int, pooling: str | None) -> Head:
     """The head of a folder without `modules.json`: by its name, or by the operator's `--pooling`."""
-    family = find_family(name, model_type)
+    family = find_family(name, config.text("model_type") or "")
     if family is None:
         problem = f"it has no modules.json to declare its pooling, and {name!r} is no model whose pooling is known"
         return Head(stand_in(config.folder, problem, hidden_size, pooling))
@@ -147,7 +195,7 @@ def check_widths(folder: Path, head: Head, hidden_size: int) -> int:
     if head.pooling.width != hidden_size:
         problem = f"its pooling expects vectors of {head.pooling.width}, but the transformer's have {hidden_size}"
         raise UnsupportedCheckpoint(folder=folder, problem=problem)
-    width = hidden_size * len(head.pooling.modes)
+    width = hidden_size * max(1, len(head.pooling.modes))
     for module in head.dense:
         if module.in_features != width:
             problem = f"{module.folder} expects vectors of {module.in_features}, but it gets vectors of {width}"
@@ -161,10 +209,24 @@ def seen_from(subfolder: str, module: DenseSpec) -> DenseSpec:
     return msgspec.structs.replace(module, folder=os.path.relpath(module.folder, subfolder)) if subfolder else module
 
 
-def read_sentence_settings(folder: Path, dimension: int) -> SentenceSettings:
+def family_settings(family: Family | None) -> SentenceSettings:
+    """What the authors of a known model do beside its files."""
+    if family is None or not family.instruction:
+        return SentenceSettings({}, None, None)
+    return SentenceSettings({"default": family.instruction}, "default", None)
+
+
+def chosen_template(name_or_file: str | None, family: Family | None) -> str | None:
+    """The chat template that takes the place of the folder's, in Jinja. Raises InvalidSetting."""
+    chosen = name_or_file or (family.chat_template if family else None)
+    return find_template(chosen) if chosen else None
+
+
+def read_sentence_settings(folder: Path, dimension: int) -> SentenceSettings | None:
+    """None where there is no file of them"""
     config = read_object(folder, "config_sentence_transformers.json")
     if config is None:
-        return SentenceSettings({}, None, None)
+        return None
     kind = config.text("model_type")
     if kind not in (None, "SentenceTransformer"):
         config.fail(f"says that this is a {kind} model; only SentenceTransformer models can be served")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from embedway.models.json_files import read_object
-from embedway.models.module_list import Module, list_modules
+from embedway.models.module_list import TRANSFORMERS, Module, list_modules
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "spm.model", "vocab.txt"),
@@ -35,7 +35,7 @@ def missing_files(folder: Path) -> str | None:
 
 def transformer_folder(folder: Path) -> Path:
     """The folder of the transformer module: the checkpoint's own, or one like `0_Transformer`."""
-    transformer = next((module for module in list_modules(folder) or () if module.kind == "Transformer"), None)
+    transformer = next((module for module in list_modules(folder) or () if module.kind in TRANSFORMERS), None)
     return folder / transformer.path if transformer else folder
 
 

@@ -25,6 +25,8 @@ DATA_PACKAGES: Mapping[str, tuple[str, str, str]] = {
 }
 """Models that come as Python packages: Hub id → module, folder inside it, how to install it."""
 
+CACHED_MODEL = "models--"
+"""How the name of a model's folder in the Hub cache begins; the Hub id follows, with dashes for its slash"""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 CONNECT_SECONDS = 5.0
 """For the first answer of the Hub: a server without a network should say so at once."""
@@ -114,25 +116,40 @@ def check_whole(folder: Path) -> Path:
 
 
 def cached(request: HubRequest) -> Location | None:
-    """The model in the Hub cache, if the whole of it is there: a broken download leaves a part.
+    """The model in the Hub cache, if the whole of it is there: a broken download leaves a part."""
+    folder = snapshot(request)
+    if folder is None or missing_in_snapshot(folder):
+        return None
+    return Location(folder, folder.name, "hub_cache")
+
+
+def missing_in_snapshot(folder: Path) -> str | None:
+    """A sentence's end that says what is missing, or None. Raises UnsupportedCheckpoint for malformed JSON."""
+    if not has_declarations(folder.parents[1], folder):
+        return "it was not downloaded whole: whether it has a modules.json is not known"
+    return missing_config(folder) or missing_files(folder)
+
+
+def snapshot(request: HubRequest) -> Path | None:
+    """What the Hub cache has of the repository, whole or not.
 
     The cache's layout is read here (refs/BRANCH holds a commit, snapshots/COMMIT the files), as documented in
     huggingface_hub's "Understand caching": its own functions cost the import of an HTTP client.
     """
-    from huggingface_hub import constants
-
-    cache = Path(request.cache or constants.HF_HUB_CACHE).expanduser()
-    repository = cache / f"models--{request.repo.replace('/', '--')}"
+    repository = cache_folder(request.cache) / f"{CACHED_MODEL}{request.repo.replace('/', '--')}"
     commit = request.revision or "main"
     reference = repository / "refs" / commit
     if reference.is_file():
         commit = reference.read_text(encoding="utf-8").strip()
     folder = repository / "snapshots" / commit
-    if not folder.is_dir() or not has_declarations(repository, folder):
-        return None
-    if missing_config(folder) or missing_files(folder):
-        return None
-    return Location(folder, commit, "hub_cache")
+    return folder if folder.is_dir() else None
+
+
+def cache_folder(download_dir: str | Path | None) -> Path:
+    """Where downloaded models lie: `download_dir`, or the Hub's own cache."""
+    from huggingface_hub import constants
+
+    return Path(download_dir or constants.HF_HUB_CACHE).expanduser()
 
 
 def has_declarations(repository: Path, snapshot: Path) -> bool:
@@ -163,6 +180,15 @@ def download(request: HubRequest, *, progress: bool) -> Location:
     if constants.is_offline_mode():
         problem = f"it is not on this machine, and HF_HUB_OFFLINE is set: {remedy(request)}"
         raise ModelNotAvailable(name=request.name, problem=problem)
+    try:
+        folder = fetch(request, progress=progress)
+    except Exception as error:
+        raise ModelNotAvailable(name=request.name, problem=explain(error, request)) from error
+    return Location(check_whole(folder), folder.name, "download")
+
+
+def fetch(request: HubRequest, *, progress: bool) -> Path:
+    """Download the wanted files into the cache, and return their folder. Raises whatever the Hub's library raises."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -180,17 +206,22 @@ def download(request: HubRequest, *, progress: bool) -> Location:
             allow_patterns=list(request.patterns),
             ignore_patterns=list(UNWANTED_FILES),
         )
-    except Exception as error:
-        raise ModelNotAvailable(name=request.name, problem=explain(error, request)) from error
     finally:
         if quiet:
             enable_progress_bars()
-    folder = Path(found)
-    return Location(check_whole(folder), folder.name, "download")
+    return Path(found)
 
 
 def explain(error: Exception, request: HubRequest) -> str:
-    """Why the Hub did not give the model, and what to do.
+    """Why the Hub did not give the model, and what to do."""
+    if (refusal := refusal_of_hub(error, request)) is not None:
+        return refusal
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return f"it is not on this machine, and the Hugging Face Hub cannot be reached ({reason}): {remedy(request)}"
+
+
+def refusal_of_hub(error: Exception, request: HubRequest) -> str | None:
+    """The Hub's answer in words; None where it did not answer.
 
     The HTTP library and its errors differ between Hub versions: what is no answer of the Hub is taken for its silence.
     """
@@ -211,8 +242,7 @@ def explain(error: Exception, request: HubRequest) -> str:
         if status in (401, 403):
             return f"the Hugging Face Hub refused the token (status {status}): check HF_TOKEN"
         return f"the Hugging Face Hub answered with status {status}: try again later, or {remedy(request)}"
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return f"it is not on this machine, and the Hugging Face Hub cannot be reached ({reason}): {remedy(request)}"
+    return None
 
 
 def remedy(request: HubRequest) -> str:

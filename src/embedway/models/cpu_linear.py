@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -16,8 +16,6 @@ from torch.nn.functional import linear as plain_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from embedway.kernels.native import Activation
 
 # ruff: noqa: SLF001 - torch gives these operators, which its own compiler calls, no public name
 ONEDNN = torch.ops.mkldnn
@@ -29,11 +27,14 @@ NEEDED_GAIN = 1.03
 """Packed weights cannot be read back, so a tie goes to the plain layer."""
 
 
-FUSED: dict[Activation | None, tuple[str, str]] = {
+FusedActivation: TypeAlias = Literal["gelu", "gelu_tanh", "relu", "silu"]
+
+FUSED: dict[FusedActivation | None, tuple[str, str]] = {
     None: ("none", ""),
     "gelu": ("gelu", "none"),
     "gelu_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
+    "silu": ("swish", ""),
 }
 """What oneDNN applies in the same call, by its own names"""
 
@@ -44,7 +45,7 @@ def pack_weight(weight: torch.Tensor) -> torch.Tensor:
 
 
 def packed_linear(
-    x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, activation: Activation | None = None
+    x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, activation: FusedActivation | None = None
 ) -> torch.Tensor:
     """[..., in] to [..., out], in the weight's dtype"""
     name, variant = FUSED[activation]
@@ -83,9 +84,9 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 @torch.inference_mode()
-def packing_gain(weight: torch.Tensor, bias: torch.Tensor | None) -> float:
-    """How many times faster a packed layer is for SAMPLE_ROWS tokens on this machine; takes a few milliseconds."""
-    x = torch.randn(1, SAMPLE_ROWS, weight.shape[1]).to(weight.dtype)
+def packing_gain(weight: torch.Tensor, bias: torch.Tensor | None, *, rows: int = SAMPLE_ROWS) -> float:
+    """How many times faster a packed layer is for so many tokens on this machine; takes a few milliseconds."""
+    x = torch.randn(1, rows, weight.shape[1]).to(weight.dtype)
     packed = pack_weight(weight)
     plain_seconds, packed_seconds = [], []
     for _ in range(5):  # in turns, so that a busy moment hits both

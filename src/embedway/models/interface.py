@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from embedway.models.adapter_checkpoint import AdapterWeights
+    from embedway.visual import Visual
+
+PreparedAdapter: TypeAlias = object
+"""An adapter in the form that one model computes with. Only that model looks into it; it is freed with its last
+reference, so who holds one in a batch may use it, whatever is unloaded meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +32,14 @@ class PackedBatch:
     """int32 [n + 1], starting at 0 and ending at total"""
     pool_starts: npt.NDArray[np.int32]
     """int32 [n]: how many leading tokens of each sequence the pooling leaves out (a prompt's); nearly always 0"""
+    adapters: tuple[PreparedAdapter, ...] = ()
+    """Those that sequences of this batch run with"""
+    adapter_indices: npt.NDArray[np.int32] | None = None
+    """int32 [n]: each sequence's place in `adapters`, -1 for the base model; None where `adapters` is empty"""
+    visuals: Mapping[int, tuple[Visual, ...]] = field(default_factory=dict)
+    """Sequence → its images and videos, in the order in which their positions (`Visual.num_tokens` each) stand in it.
+    Those positions hold the model's placeholder token, or VISUAL_TOKEN where it has none. Only a model whose
+    `ModelSpec.vision` is there gets any."""
 
     @property
     def num_sequences(self) -> int:
@@ -33,7 +51,7 @@ class PackedBatch:
 
 
 class EmbeddingModel(Protocol):
-    """A loaded model. Not thread-safe: one caller at a time."""
+    """A loaded model. `embed` has one caller at a time; `make_adapter` may be called beside it, by another thread."""
 
     dtype: str
     """The weights' type: `float32`, `bfloat16` or `float16`."""
@@ -44,4 +62,11 @@ class EmbeddingModel(Protocol):
 
     def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
         """Return float32 [n, dimension]: pooled, through the Dense modules, not normalised."""
+        ...
+
+    def make_adapter(self, weights: AdapterWeights) -> PreparedAdapter:
+        """Make a LoRA adapter ready for batches of this model.
+
+        Raises AdapterRefused where it changes what this model does not have, or not in that shape. Changes nothing.
+        """
         ...

@@ -1,6 +1,7 @@
 """Pooling of well-known models whose folder does not declare it: what their authors say on the model's page.
 
-A row is used only for a folder without `modules.json`. A model that is in no row needs `--pooling`: nothing is guessed.
+A row is used only for a folder without `modules.json`, or with one whose classes come with the model. A model that is
+in no row needs `--pooling`: nothing is guessed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ class Family:
     normalize: bool
     model_types: tuple[str, ...] = ()
     bidirectional: bool | None = None
+    instruction: str = ""
+    """The default prompt; empty for none"""
+    chat_template: str | None = None
+    """A name of `chat_templates`, where the folder's own template does not write the prompt"""
+    has_own_modules: bool = False
+    """True: its `modules.json` names classes that come with it, and do what this row says"""
 
     def matches(self, name: str, model_type: str) -> bool:
         return bool(re.fullmatch(self.name, name)) and (not self.model_types or model_type in self.model_types)
@@ -48,6 +55,23 @@ FAMILIES: tuple[Family, ...] = (
     Family(r"(sfr-embedding(-mistral|-2-r)|linq-embed-mistral)", "lasttoken", normalize=True, model_types=("mistral",)),
     # Qwen3-Embedding: the final <|endoftext|>.
     Family(r"qwen3-embedding-(0\.6b|4b|8b)", "lasttoken", normalize=True, model_types=("qwen3",)),
+    # Qwen3-VL-Embedding: the end of the prompt for an answer; its authors always give an instruction.
+    Family(
+        r"qwen3-vl-embedding-(2b|8b)",
+        "lasttoken",
+        normalize=True,
+        model_types=("qwen3_vl",),
+        instruction="Represent the user's input.",
+    ),
+    # GME: the <|endoftext|> that its own code puts behind the template's prompt.
+    Family(
+        r"gme-qwen2-vl-(2b|7b)-instruct",
+        "lasttoken",
+        normalize=True,
+        model_types=("qwen2_vl",),
+        chat_template="gme-qwen2-vl",
+        has_own_modules=True,
+    ),
     # Alibaba GTE: the Qwen2 models are decoders made bidirectional; v1.5, multilingual and ModernBERT take the first
     # token, the first generation averages.
     Family(r"gte-qwen2-(1\.5b|7b)-instruct", "lasttoken", normalize=True, model_types=("qwen2",), bidirectional=True),

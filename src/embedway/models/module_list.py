@@ -1,5 +1,7 @@
 """`modules.json` of a sentence-transformers folder: transformer → pooling → Dense → Normalize, and nothing else.
 
+`CLIPModel` is the transformer of a dual encoder's older folders.
+
 Classes are named by their path, which moved over the years (`sentence_transformers.models.Pooling`,
 `sentence_transformers.sentence_transformer.modules.pooling.Pooling`); the class name alone counts. A module that this
 server cannot run is refused by name: a vector that lacks a step would be wrong in silence.
@@ -29,7 +31,8 @@ POOLING_FLAGS: dict[str, Pooling] = {
 }
 """The older form of `pooling_mode`; several that are true are concatenated in this order."""
 
-SUPPORTED = ("Transformer", "Pooling", "Dense", "Normalize")
+TRANSFORMERS = ("Transformer", "CLIPModel")
+SUPPORTED = (*TRANSFORMERS, "Pooling", "Dense", "Normalize")
 HARMLESS = ("Dropout",)
 """Modules that do nothing outside training."""
 
@@ -39,6 +42,7 @@ class Module:
     """One line of `modules.json`."""
 
     kind: str
+    """The name of a class that is SUPPORTED, or the whole path of another"""
     path: str
     """Its folder, relative to the checkpoint's; empty for the checkpoint's own"""
 
@@ -68,6 +72,7 @@ def read_module_list(folder: Path) -> ModuleList | None:
     if modules is None:
         return None
     kinds = [module.kind for module in modules]
+    check_supported(folder, kinds)
     check_order(folder, kinds)
     for module in modules:
         if module.kind == "Normalize":
@@ -98,19 +103,26 @@ def parse_module(folder: Path, entry: object) -> Module:
     if name is None or path is None:
         values.fail(f"has the entry {entry!r}, which must have 'type' and 'path'")
     package, _, kind = name.rpartition(".")
-    if package.split(".")[0] != "sentence_transformers" or kind not in SUPPORTED + HARMLESS:
-        values.fail(f"declares the module {name}, which cannot be run here; these can: {', '.join(SUPPORTED)}")
+    is_known = package.split(".")[0] == "sentence_transformers" and kind in SUPPORTED + HARMLESS
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         values.fail(f"has the path {path!r}, which leads out of the folder")
-    return Module(kind, path)
+    return Module(kind if is_known else name, path)
+
+
+def check_supported(folder: Path, kinds: Sequence[str]) -> None:
+    for kind in kinds:
+        if kind not in SUPPORTED:
+            problem = f"modules.json declares the module {kind}, which cannot be run here; these can: "
+            raise UnsupportedCheckpoint(folder=folder, problem=problem + ", ".join(SUPPORTED))
 
 
 def check_order(folder: Path, kinds: Sequence[str]) -> None:
     """Transformer, Pooling (which `--pooling` may stand in for), then any Dense, then any Normalize."""
-    rank = {kind: i for i, kind in enumerate(SUPPORTED)}
-    ranks = [rank[kind] for kind in kinds]
-    if kinds[:1] != ["Transformer"] or ranks != sorted(ranks) or max(map(kinds.count, ("Transformer", "Pooling"))) > 1:
-        problem = f"modules.json has {' → '.join(kinds)}, but only {' → '.join(SUPPORTED)} can be run, in this order"
+    alike = ["Transformer" if kind in TRANSFORMERS else kind for kind in kinds]
+    order = ("Transformer", "Pooling", "Dense", "Normalize")
+    ranks = [order.index(kind) for kind in alike]
+    if alike[:1] != ["Transformer"] or ranks != sorted(ranks) or max(map(alike.count, order[:2])) > 1:
+        problem = f"modules.json has {' → '.join(kinds)}, but only {' → '.join(order)} can be run, in this order"
         raise UnsupportedCheckpoint(folder=folder, problem=problem)
 
 

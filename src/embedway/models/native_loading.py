@@ -33,9 +33,9 @@ def load_native(spec: ModelSpec, config: EncoderConfig, *, dtype: str, threads: 
     def make(gemm_type: GemmType, weights: EncoderWeights, threads: int) -> NativeModel:
         encoder = native.NativeEncoder(config.shape, weights, gemm_type=gemm_type, threads=threads)
         backend = f"native ({encoder.instruction_set})"
-        return NativeModel(spec, encoder, dense, dtype=gemm_type, backend=backend)
+        return NativeModel(spec, config, encoder, dense, dtype=gemm_type, backend=backend)
 
-    check = StartCheck.of(spec, config.shape, weights, dense)
+    check = StartCheck.of(spec, config, weights, dense)
     try:
         model = load_in_best_type(dtype, types, spec=spec, weights=weights, make=make, threads=threads, check=check)
     except ValueError as error:  # a shape that the library does not compute

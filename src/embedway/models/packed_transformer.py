@@ -15,11 +15,17 @@ from transformers.modeling_utils import AttentionInterface
 
 from embedway.models.attention import varlen_attention
 from embedway.models.packed_rows import packed_positions, with_spare_rows
+from embedway.models.torch_adapter import changes_of
+from embedway.models.transformer_adapter import changed_linears, make_adapter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from transformers import PreTrainedModel
 
+    from embedway.models.adapter_checkpoint import AdapterWeights
     from embedway.models.attention import PackedLayout
+    from embedway.models.torch_adapter import AdaptedRows, TorchAdapter
 
 ATTENTION_NAME = "embedway_packed"
 UNKNOWN_TERMS = ("softcap", "position_bias", "s_aux", "head_mask")
@@ -71,14 +77,40 @@ class PackedTransformer:
         self.first_position = first_position(model)
 
     def hidden_states(
-        self, token_ids: torch.Tensor, layout: PackedLayout, windows_seen: list[int | None] | None = None
+        self,
+        token_ids: torch.Tensor,
+        layout: PackedLayout,
+        adapted: Sequence[AdaptedRows] = (),
+        *,
+        windows_seen: list[int | None] | None = None,
     ) -> torch.Tensor:
         """int64 [total] to [total, hidden] in the model's dtype; each layer adds its window to `windows_seen`."""
-        positions = packed_positions(layout, self.first_position)
-        rows, row_positions = with_spare_rows(token_ids), with_spare_rows(positions)
+        rows = with_spare_rows(token_ids)
+        positions = with_spare_rows(packed_positions(layout, self.first_position))
+        inputs = {"input_ids": rows[None], "position_ids": positions[None]}
+        return self.run(inputs, layout, adapted, num_rows=len(rows), windows_seen=windows_seen)
+
+    def run(
+        self,
+        inputs: Mapping[str, object],
+        layout: PackedLayout,
+        adapted: Sequence[AdaptedRows] = (),
+        *,
+        num_rows: int,
+        windows_seen: list[int | None] | None = None,
+    ) -> torch.Tensor:
+        """The model's forward of `inputs`, which have num_rows rows with the spare ones; returns [total, hidden]."""
         watch = {} if windows_seen is None else {"windows_seen": windows_seen}
-        output = self.model(input_ids=rows[None], position_ids=row_positions[None], packed_layout=layout, **watch)
-        return output[0][0, : len(token_ids)]
+        changes = {
+            name: changes_of(adapted, name) for name in dict.fromkeys(n for a in adapted for n in a.adapter.changes)
+        }
+        with changed_linears(self.model, changes, num_rows=num_rows):
+            output = self.model(**inputs, packed_layout=layout, **watch)
+        return output[0][0, : layout.num_tokens]
+
+    def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:
+        """Raises AdapterRefused."""
+        return make_adapter(weights, self.model, own_prefix=self.model.base_model_prefix)
 
 
 class OneByOneTransformer:
@@ -87,10 +119,22 @@ class OneByOneTransformer:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
 
-    def hidden_states(self, token_ids: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
+    def hidden_states(
+        self, token_ids: torch.Tensor, layout: PackedLayout, adapted: Sequence[AdaptedRows] = ()
+    ) -> torch.Tensor:
         """int64 [total] to [total, hidden] in the model's dtype"""
-        sequences = token_ids.split(layout.lengths.tolist())
-        return torch.cat([self.model(input_ids=sequence[None])[0][0] for sequence in sequences])
+        states = []
+        for sequence, start in zip(token_ids.split(layout.lengths.tolist()), layout.cu_seqlens.tolist(), strict=False):
+            own = (rows.adapter for rows in adapted if rows.start <= start < rows.stop)
+            # of all rows: such models may send more than the sequence's tokens through a layer, as DeBERTa's distances
+            changes = {name: [(slice(None), change)] for adapter in own for name, change in adapter.changes.items()}
+            with changed_linears(self.model, changes, num_rows=None):
+                states.append(self.model(input_ids=sequence[None])[0][0])
+        return torch.cat(states)
+
+    def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:
+        """Raises AdapterRefused."""
+        return make_adapter(weights, self.model, own_prefix=self.model.base_model_prefix)
 
 
 def first_position(model: nn.Module) -> int:

@@ -24,9 +24,13 @@ def sample_batch(lengths: Sequence[int], spec: ModelSpec) -> PackedBatch:
 
 
 def sample_token_ids(count: int, spec: ModelSpec) -> npt.NDArray[np.int32]:
-    """int32 [count]: ids spread over the vocabulary, none of them padding (some models skip it in their positions)."""
+    """int32 [count]: ids spread over the vocabulary, none of them padding (some models skip it in their positions) or
+    a placeholder for a part of an image or video."""
     step = max(1, int(spec.vocab_size * 0.618))  # the golden ratio visits a range evenly, however many ids are drawn
     ids = (np.arange(1, count + 1) * step) % spec.vocab_size
-    if spec.pad_token_id is not None:
-        ids = np.where(ids == spec.pad_token_id, (ids + 1) % spec.vocab_size, ids)
+    chat = spec.vision.chat if spec.vision else None
+    placeholders = () if chat is None else (chat.image_token_id, chat.video_token_id)
+    unwanted = [token_id for token_id in (spec.pad_token_id, *placeholders) if token_id is not None]
+    for _ in unwanted:
+        ids = np.where(np.isin(ids, unwanted), (ids + 1) % spec.vocab_size, ids)
     return ids.astype(np.int32)

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
 from embedway.models.attention import packed_layout
-from embedway.models.interface import PackedBatch
-from embedway.models.pooling import pool
-from embedway.models.torch_dense import TorchDense
+from embedway.models.torch_adapter import AdaptedRows, TorchAdapter
+from embedway.models.vector_head import VectorHead
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from embedway.model_spec import ModelSpec
+    from embedway.models.adapter_checkpoint import AdapterWeights
     from embedway.models.attention import PackedLayout
     from embedway.models.dense import Dense
+    from embedway.models.interface import PackedBatch
 
 
 class TokenEncoder(Protocol):
     """The transformer of a text model."""
 
-    def hidden_states(self, token_ids: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
-        """int64 [total] to [total, hidden] in a floating type of its own"""
+    def hidden_states(
+        self, token_ids: torch.Tensor, layout: PackedLayout, adapted: Sequence[AdaptedRows] = ()
+    ) -> torch.Tensor:
+        """int64 [total] to [total, hidden] in a floating type of its own; rows beside `adapted` run without adapter."""
+        ...
+
+    def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:
+        """Raise AdapterRefused where the encoder cannot run with it."""
         ...
 
 
@@ -46,32 +56,61 @@ class TextModel:
         self.dimension = spec.dimension
         self.facts = {"backend": backend}
         self.encoder = encoder
-        self.dense = [TorchDense.of(module, device) for module in dense]
-        self.pooling = spec.pooling
+        self.head = VectorHead.of(spec, dense, device)
 
     @torch.inference_mode()
     def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
         """Return float32 [n, dimension], not normalised, in the order of the batch."""
-        ordered, order = by_length(batch)
+        ordered, order = in_groups(batch)
         device = torch.device(self.device)
         layout = packed_layout(ordered.cu_seqlens, device)
         token_ids = torch.as_tensor(ordered.token_ids).to(device, torch.int64)
-        hidden = self.encoder.hidden_states(token_ids, layout)
-        vectors = pool(hidden, layout, torch.as_tensor(ordered.pool_starts).to(device), self.pooling)
-        for module in self.dense:
-            vectors = module(vectors)
-        result = np.empty((batch.num_sequences, vectors.shape[1]), np.float32)
-        result[order] = vectors.cpu().numpy()
-        return result
+        hidden = self.encoder.hidden_states(token_ids, layout, adapted_rows(ordered))
+        return in_order(self.head(hidden, layout, ordered.pool_starts), order)
+
+    def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:
+        return self.encoder.make_adapter(weights)
 
 
-def by_length(batch: PackedBatch) -> tuple[PackedBatch, npt.NDArray[np.intp]]:
-    """The batch with its sequences shortest first, so that equal lengths are neighbours, and where each came from."""
-    lengths = np.diff(batch.cu_seqlens)
-    order = np.argsort(lengths, kind="stable")
+def in_groups(batch: PackedBatch) -> tuple[PackedBatch, npt.NDArray[np.intp]]:
+    """The batch in a better order, and where each sequence came from.
+
+    The sequences of one adapter are neighbours, those without one first; among them the shortest is first, so that
+    equal lengths are neighbours.
+    """
+    lengths, adapters = np.diff(batch.cu_seqlens), batch.adapter_indices
+    order = np.argsort(lengths, kind="stable") if adapters is None else np.lexsort((lengths, adapters))
     if np.array_equal(order, np.arange(len(order))):
         return batch, order
     cu_seqlens = np.concatenate(([0], np.cumsum(lengths[order]))).astype(np.int32)
     shift = np.repeat(batch.cu_seqlens[:-1][order] - cu_seqlens[:-1], lengths[order])
     rows = np.arange(batch.num_tokens, dtype=np.int32) + shift
-    return PackedBatch(batch.token_ids[rows], cu_seqlens, batch.pool_starts[order]), order
+    ordered = replace(
+        batch,
+        token_ids=batch.token_ids[rows],
+        cu_seqlens=cu_seqlens,
+        pool_starts=batch.pool_starts[order],
+        adapter_indices=None if adapters is None else adapters[order],
+        visuals={new: batch.visuals[old] for new, old in enumerate(order.tolist()) if old in batch.visuals},
+    )
+    return ordered, order
+
+
+def in_order(vectors: torch.Tensor, order: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """The vectors of a batch that is `in_groups`, float32 [n, dimension], as the sequences came."""
+    result = np.empty(tuple(vectors.shape), np.float32)
+    result[order] = vectors.cpu().numpy()
+    return result
+
+
+def adapted_rows(batch: PackedBatch) -> tuple[AdaptedRows, ...]:
+    """Each adapter's slice of a batch that is in groups."""
+    if batch.adapter_indices is None:
+        return ()
+    adapted = []
+    for i in np.unique(batch.adapter_indices[batch.adapter_indices >= 0]):
+        adapter = batch.adapters[i]
+        assert isinstance(adapter, TorchAdapter)
+        first, last = np.searchsorted(batch.adapter_indices, [i, i + 1])
+        adapted.append(AdaptedRows(int(batch.cu_seqlens[first]), int(batch.cu_seqlens[last]), adapter))
+    return tuple(adapted)

@@ -46,7 +46,24 @@ ARGUMENTS: Mapping[tuple[str, str], frozenset[str]] = {
 """Arguments (by their new and old name) that change no vector here, or that are read here. Others are refused."""
 
 MULTI_VECTOR_KEYS = ("query_length", "document_length", "query_expansion")
-PLAIN_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is taken from the model: the way of each kind of input through it, and the name of the result."""
+
+    ways: Mapping[str, Mapping[str, str]]
+    output: str
+
+
+PLAIN_TEXT = Task({"text": {"method": "forward", "method_output_name": "last_hidden_state"}}, "token_embeddings")
+TWO_TOWERS = Task(
+    {
+        "text": {"method": "get_text_features", "method_output_name": "pooler_output"},
+        "image": {"method": "get_image_features", "method_output_name": "pooler_output"},
+    },
+    "sentence_embedding",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +77,12 @@ class TransformerSettings:
     """Keys that take the place of those in `config.json`"""
 
 
-def read_transformer_settings(folder: Path, subfolder: str) -> TransformerSettings:
+def read_transformer_settings(folder: Path, subfolder: str, task: Task = PLAIN_TEXT) -> TransformerSettings:
     """Read it from `<folder>/<subfolder>`. Raises UnsupportedCheckpoint for a setting that cannot be followed here."""
     values = find_file(folder, subfolder)
     if values is None:
         return TransformerSettings()
-    check_task(values)
+    check_task(values, task)
     arguments = {new: read_arguments(values, (new, old), known) for (new, old), known in ARGUMENTS.items()}
     # As in sentence-transformers: the tokenizer's argument is the more specific one.
     length = arguments["processor_kwargs"].positive("model_max_length") or values.positive("max_seq_length")
@@ -81,18 +98,20 @@ def find_file(folder: Path, subfolder: str) -> JsonObject | None:
     return next((values for values in found if values is not None and values.values), None)
 
 
-def check_task(values: JsonObject) -> None:
-    """Refuse what is not "token vectors of a plain text"."""
+def check_task(values: JsonObject, known: Task) -> None:
+    """Refuse what is not the task that this kind of model is run for."""
     task = values.text("transformer_task")
     if task not in (None, "feature-extraction"):
         values.fail(f"asks for the task {task!r}; only 'feature-extraction' can be run here")
     output = values.text("module_output_name")
-    if output not in (None, "token_embeddings"):
-        values.fail(f"takes {output!r} from the model; only 'token_embeddings' can be run here")
+    if output not in (None, known.output):
+        values.fail(f"takes {output!r} from the model; only {known.output!r} can be run here")
     modalities = values.object("modality_config")
-    text = modalities.object("text").values
-    if modalities.values and any(text.get(key) != value for key, value in PLAIN_TEXT.items()):
-        values.fail("does not send plain text through the model and take its last hidden state")
+    for kind, way in known.ways.items():
+        declared = modalities.object(kind).values
+        if modalities.values and any(declared.get(key) != value for key, value in way.items()):
+            steps = f"{way['method']} and take its {way['method_output_name'].replace('_', ' ')}"
+            values.fail(f"does not send {'plain text' if kind == 'text' else kind} through the model's {steps}")
     for key in MULTI_VECTOR_KEYS:
         if values.has(key):
             values.fail(f"sets {key!r}, which cannot be followed here")

@@ -103,7 +103,9 @@ def load_transformer(spec: ModelSpec, dtype: torch.dtype, device: torch.device) 
     drop_pooler(model)
     if spec.bidirectional is not None:
         set_direction(model, bidirectional=spec.bidirectional)
-    model.config.use_cache = False  # a decoder would keep keys and values for a next token that never comes
+    model.config.get_text_config().use_cache = (
+        False  # a decoder would keep keys and values for a next token that never comes
+    )
     return model.eval().to(device)
 
 

@@ -26,8 +26,9 @@ from embedway.models.sample_batch import sample_batch
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from embedway.kernels.native import EncoderShape, EncoderWeights, Floats, LayerWeights
+    from embedway.kernels.native import EncoderWeights, Floats, LayerWeights
     from embedway.model_spec import ModelSpec
+    from embedway.models.bert_config import EncoderConfig
     from embedway.models.dense import Dense
     from embedway.models.interface import EmbeddingModel, PackedBatch
 
@@ -70,8 +71,11 @@ class StartCheck:
     expected: Floats
 
     @classmethod
-    def of(cls, spec: ModelSpec, shape: EncoderShape, weights: EncoderWeights, dense: tuple[Dense, ...]) -> StartCheck:
-        reference = NativeModel(spec, ReferenceEncoder(shape, weights), dense, dtype="float32", backend="numpy")
+    def of(
+        cls, spec: ModelSpec, config: EncoderConfig, weights: EncoderWeights, dense: tuple[Dense, ...]
+    ) -> StartCheck:
+        encoder = ReferenceEncoder(config.shape, weights)
+        reference = NativeModel(spec, config, encoder, dense, dtype="float32", backend="numpy")
         times = CHECK_PARAMETERS // (len(weights.layers) * num_parameters(weights.layers[0]))
         batch = sample_batch(CHECK_LENGTHS * max(1, min(times, MOST_CHECKS)), spec)
         # numpy's own threads spin while they wait: on a busy machine that took ten times as long

@@ -7,7 +7,7 @@ safetensors' own numpy reader copies every tensor, and has no bfloat16.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ class Tensor:
 
     path: Path
     bytes: npt.NDArray[np.uint8]
-    """Its part of the file's mapping"""
+    """Its part of the file's"""
     offset: int
     """From the file's start, in bytes"""
     dtype: str
@@ -61,8 +61,7 @@ class WeightFiles:
 
     def matrix(self, name: str) -> Floats:
         """float32, contiguous: a view of the file where it holds float32, else a copy."""
-        tensor = self._tensors[name]
-        return self._float32(tensor, tensor.bytes)
+        return self._float32(self._tensors[name])
 
     def vector(self, name: str) -> Floats:
         """The same, always a copy: a few kilobytes that are kept must not keep a whole file mapped."""
@@ -72,21 +71,28 @@ class WeightFiles:
         """The same in a mapping of its own, which outlives this object's: for what is looked up row by row."""
         tensor = self._tensors[name]
         own = np.memmap(tensor.path, np.uint8, mode="c", offset=tensor.offset, shape=(tensor.bytes.size,))
-        return self._float32(tensor, np.asarray(own))
+        return self._float32(replace(tensor, bytes=np.asarray(own)))
 
-    def _float32(self, tensor: Tensor, data: npt.NDArray[np.uint8]) -> Floats:
-        if tensor.dtype not in STORED_AS:
-            problem = (
-                f"{tensor.path.name} has weights of the type {tensor.dtype}, which is none of {', '.join(STORED_AS)}"
-            )
-            raise UnsupportedCheckpoint(folder=self.folder, problem=problem)
-        stored = STORED_AS[tensor.dtype]
-        if tensor.offset % np.dtype(stored).itemsize:
-            data = data.copy()  # numpy reads misaligned floats, but a kernel might not
-        values = data.view(stored).reshape(tensor.shape)
-        if tensor.dtype == "BF16":  # a float32 without its lower half
-            return (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(np.float32, copy=False)
+    def _float32(self, tensor: Tensor) -> Floats:
+        try:
+            return float32_values(tensor)
+        except ValueError as error:
+            raise UnsupportedCheckpoint(folder=self.folder, problem=str(error)) from error
+
+
+def float32_values(tensor: Tensor) -> Floats:
+    """float32, contiguous: a view of the tensor's bytes where they are that, else a copy. Raises ValueError."""
+    if tensor.dtype not in STORED_AS:
+        raise ValueError(
+            f"{tensor.path.name} has weights of the type {tensor.dtype}, which is none of {', '.join(STORED_AS)}"
+        )
+    stored, data = STORED_AS[tensor.dtype], tensor.bytes
+    if tensor.offset % np.dtype(stored).itemsize:
+        data = data.copy()  # numpy reads misaligned floats, but a kernel might not
+    values = data.view(stored).reshape(tensor.shape)
+    if tensor.dtype == "BF16":  # a float32 without its lower half
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)
 
 
 def weight_paths(folder: Path) -> list[Path]:
@@ -101,17 +107,30 @@ def weight_paths(folder: Path) -> list[Path]:
 
 
 def read_header(folder: Path, path: Path) -> dict[str, Tensor]:
-    """Map a file and find its tensors: 8 bytes that count the header's, the header in JSON, then the data."""
+    """Map a file and find its tensors."""
     try:
         # copy-on-write: torch takes writable memory only
         data = np.asarray(np.memmap(path, np.uint8, mode="c"))
+    except (OSError, ValueError) as error:  # numpy maps no empty file
+        raise UnsupportedCheckpoint(folder=folder, problem=f"{path.name} cannot be read: {error}") from error
+    try:
+        return parse_tensors(path, data)
+    except ValueError as error:
+        raise UnsupportedCheckpoint(folder=folder, problem=str(error)) from error
+
+
+def parse_tensors(path: Path, data: npt.NDArray[np.uint8]) -> dict[str, Tensor]:
+    """Find a file's tensors in its bytes: 8 that count the header's, the header in JSON, then the data.
+
+    Raises ValueError, which names the file without its folder.
+    """
+    try:
         start = 8 + int.from_bytes(data[:8].tobytes(), "little")
         entries = json.loads(data[8:start].tobytes())
         entries.pop("__metadata__", None)
         return {name: _tensor(path, data, start, **entry) for name, entry in entries.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        problem = f"{path.name} cannot be read: {error}"
-        raise UnsupportedCheckpoint(folder=folder, problem=problem) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
 
 
 def _tensor(

@@ -1,102 +1,81 @@
-"""Prometheus metrics of the API processes, and of the engines as these know them.
+"""Prometheus metrics of an API process, and the answer to `/metrics`, which any of them gives for all processes.
 
-All processes count into one folder, so any of them can answer `/metrics` for all. A counter's name is that of its
-sample in Prometheus' text format, labels included: https://prometheus.io/docs/instrumenting/exposition_formats/
+All processes count into one folder. A counter's name is that of its sample in Prometheus' text format, labels included.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedway.observability.engine_metrics import engine_samples
+from embedway.observability.exposition import render
+from embedway.observability.families import (
+    BUILD,
+    ENDS,
+    IN_PROGRESS,
+    ITEMS,
+    LATENCY,
+    MEDIA,
+    MEDIA_FAILURES,
+    MEMORY,
+    REFUSALS,
+    REQUESTS,
+    STAGES,
+    TOKENS,
+    is_gauge,
+)
+from embedway.observability.histogram import Histogram
+from embedway.observability.processes import server_processes
 from embedway.observability.shared_counters import SharedCounters, clear
+from embedway.observability.stage_clock import STAGES as STAGE_NAMES
+from embedway.version import __version__
 
 if TYPE_CHECKING:
-    from embedway.engine.client import EmbedResult
     from embedway.engine.wire import Status
-    from embedway.packed_sequences import PackedSequences
+    from embedway.media.reader import MediaStep
+    from embedway.observability.stage_clock import Stage
+    from embedway.visual import MediaKind
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LATENCY_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
-
-REQUESTS, LATENCY = "embedway_requests_total", "embedway_request_seconds"
-IN_PROGRESS = "embedway_requests_in_progress"
-ITEMS, TOKENS = "embedway_items_total", "embedway_prompt_tokens_total"
-QUEUE, COMPUTE = "embedway_queue_seconds", "embedway_compute_seconds"
-
-ENGINE_READY = "embedway_engine_ready"
-ENGINE_GAUGES: dict[str, tuple[Callable[[Status], float], str]] = {
-    "queued_requests": (lambda status: status.queued_requests, "Requests that wait in the engine."),
-    "queued_tokens": (lambda status: status.queued_tokens, "Tokens that wait in the engine."),
-    "batches_run": (lambda status: status.batches, "Batches since the engine started."),
-    "tokens_run": (lambda status: status.tokens, "Tokens since the engine started."),
-    "compute_seconds_run": (lambda status: status.compute_seconds, "Seconds in the model since the engine started."),
-    "batch_fixed_ms": (lambda status: status.batch_fixed_ms, "Predicted milliseconds of a batch, whatever is in it."),
-    "batch_ms_per_token": (
-        lambda status: status.batch_ms_per_token,
-        "Predicted milliseconds that a token adds to a batch.",
+AT_ZERO = (
+    *(
+        f'{REFUSALS}{{class="{name}",cause="{cause}"}}'
+        for name in ("interactive", "bulk")
+        for cause in ("tokens", "requests", "deadline")
     ),
-    "batch_ms_per_square": (
-        lambda status: status.batch_ms_per_square,
-        "Predicted milliseconds per square of a sequence's length.",
-    ),
-    "batch_time_error_median": (
-        lambda status: status.batch_time_error_median,
-        "Median of |predicted - real| / real of the newest batches.",
-    ),
-    "batch_time_error_p90": (lambda status: status.batch_time_error_p90, "90th percentile of the same."),
-}
-"""What follows `embedway_engine_` in the name → where it comes from, and help"""
-
-FAMILIES = {
-    REQUESTS: ("counter", "HTTP requests by route and status."),
-    LATENCY: ("histogram", "Seconds from the first byte of a request to the last one of its answer."),
-    IN_PROGRESS: ("gauge", "HTTP requests now."),
-    ITEMS: ("counter", "Items embedded."),
-    TOKENS: ("counter", "Tokens embedded."),
-    QUEUE: ("histogram", "Seconds that embedding requests wait at the engine."),
-    COMPUTE: ("histogram", "Seconds from a request's first batch to the end of its last."),
-    ENGINE_READY: ("gauge", "1 where the engine is ready."),
-    **{f"embedway_engine_{name}": ("gauge", text) for name, (_, text) in ENGINE_GAUGES.items()},
-}
-"""Name → type and help, in the order of the answer"""
+    f'{REFUSALS}{{class="bulk",cause="memory"}}',
+    *(f'{ENDS}{{cause="{cause}"}}' for cause in ("disconnect", "deadline", "abort")),
+)
+"""Shown before they are counted: an increase from nothing is none to Prometheus"""
 
 
 def forget_process(folder: Path, pid: int) -> None:
-    """Take the requests of a dead API process out of those in progress."""
-    clear(folder, pid, IN_PROGRESS)
-
-
-class Histogram:
-    """Counts values by the bucket they fall into; `render` adds the buckets up."""
-
-    def __init__(self, counters: SharedCounters, name: str, labels: str = "") -> None:
-        self._values = counters.values
-        prefix = f"{labels}," if labels else ""
-        buckets = [f'{name}_bucket{{{prefix}le="{bound}"}}' for bound in (*map(float, LATENCY_BUCKETS), "+Inf")]
-        *self._buckets, self._sum = counters.slots(*buckets, f"{name}_sum{{{labels}}}" if labels else f"{name}_sum")
-
-    def observe(self, value: float) -> None:
-        self._values[self._buckets[bisect_left(LATENCY_BUCKETS, value)]] += 1
-        self._values[self._sum] += value
+    """Take what a dead process had at its end (requests in progress …) out of the sums; what it counted stays."""
+    clear(folder, pid, is_gauge)
 
 
 class Metrics:
-    """One process's metrics."""
+    """One API process's metrics. Belongs to its event loop."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """`folder` is that of all API processes; None: this is the only one."""
+        """`folder` is that of all processes; None: this is the only one."""
         self._counters = counters = SharedCounters(folder)
         self._values = counters.values
         self._in_progress, self._items, self._tokens = counters.slots(IN_PROGRESS, ITEMS, TOKENS)
-        self._queue, self._compute = Histogram(counters, QUEUE), Histogram(counters, COMPUTE)
+        self._stages: dict[Stage, Histogram] = {
+            name: Histogram(counters, STAGES, f'stage="{name}"') for name in STAGE_NAMES
+        }
         self._latency: dict[str, Histogram] = {}
         """By route"""
         self._requests: dict[tuple[str, int], int] = {}
         """Route and status → slot"""
+        self._media: dict[tuple[MediaStep, MediaKind], Histogram] = {}
+        self._labelled = dict(zip(AT_ZERO, counters.slots(*AT_ZERO), strict=True))
+        """Name with labels → slot"""
+        self._watched: list[tuple[int, Callable[[], float]]] = []
 
     @contextmanager
     def in_progress(self) -> Generator[None]:
@@ -106,7 +85,29 @@ class Metrics:
         finally:
             self._values[self._in_progress] -= 1
 
-    def request_done(self, route: str, status: int, seconds: float) -> None:
+    def refused(self, request_class: str, cause: str) -> None:
+        self._count(f'{REFUSALS}{{class="{request_class}",cause="{cause}"}}')
+
+    def ended(self, cause: str) -> None:
+        self._count(f'{ENDS}{{cause="{cause}"}}')
+
+    def media_read(self, step: MediaStep, kind: MediaKind, seconds: float, failure: str | None) -> None:
+        """`failure` is the error's code, None where there was none."""
+        if failure is not None:
+            self._count(f'{MEDIA_FAILURES}{{step="{step}",kind="{kind}",cause="{failure}"}}')
+        if (step, kind) not in self._media:
+            self._media[step, kind] = Histogram(self._counters, MEDIA, f'step="{step}",kind="{kind}"')
+        self._media[step, kind].observe(seconds)
+
+    def _count(self, name: str) -> None:
+        if name not in self._labelled:
+            [self._labelled[name]] = self._counters.slots(name)
+        self._values[self._labelled[name]] += 1
+
+    def request_done(
+        self, route: str, status: int, seconds: float, stages: Iterable[tuple[Stage, float, float]]
+    ) -> None:
+        """`stages` are a StageClock's."""
         slot = self._requests.get((route, status))
         if slot is None:
             [slot] = self._counters.slots(f'{REQUESTS}{{route="{route}",status="{status}"}}')
@@ -115,48 +116,36 @@ class Metrics:
             self._latency[route] = Histogram(self._counters, LATENCY, f'route="{route}"')
         self._values[slot] += 1
         self._latency[route].observe(seconds)
+        for stage, began, ended in stages:
+            self._stages[stage].observe(ended - began)
 
-    def embedded(self, sequences: PackedSequences, result: EmbedResult) -> None:
-        self._values[self._items] += sequences.num_sequences
-        self._values[self._tokens] += sequences.num_tokens
-        self._queue.observe(result.queue_seconds)
-        self._compute.observe(result.compute_seconds)
+    def embedded(self, num_items: int, num_tokens: int) -> None:
+        self._values[self._items] += num_items
+        self._values[self._tokens] += num_tokens
+
+    def watch(self, sample: str, read: Callable[[], float]) -> None:
+        """Show a value of this process, added up over all: it is read at `refresh`, and costs no request anything."""
+        [slot] = self._counters.slots(sample)
+        self._watched.append((slot, read))
+
+    def refresh(self) -> None:
+        """Read what is watched, so that the other processes see it."""
+        for slot, read in self._watched:
+            self._values[slot] = read()
+
+    def totals(self) -> dict[str, float]:
+        """What all processes have counted, by the samples' names."""
+        return self._counters.totals()
 
     def render(self, engines: Sequence[Status | None]) -> bytes:
         """The text format, with the engines' newest statuses."""
-        samples = {**self._counters.totals(), **_engine_samples(engines)}
-        lines: list[str] = []
-        for family, (kind, text) in FAMILIES.items():
-            own = {name: value for name, value in samples.items() if _family(name) == family}
-            lines += [f"# HELP {family} {text}", f"# TYPE {family} {kind}"]
-            lines += _histogram_lines(own) if kind == "histogram" else [f"{name} {own[name]}" for name in own]
-        return "\n".join([*lines, ""]).encode()
+        self.refresh()
+        return render({**self.totals(), **engine_samples(engines), **_process_samples()})
 
 
-def _engine_samples(engines: Sequence[Status | None]) -> dict[str, float]:
-    samples: dict[str, float] = {}
-    for replica, status in enumerate(engines):
-        label = f'{{replica="{replica}"}}'
-        samples[f"{ENGINE_READY}{label}"] = float(status is not None)
-        if status is not None:
-            for name, (value_of, _) in ENGINE_GAUGES.items():
-                samples[f"embedway_engine_{name}{label}"] = value_of(status)
-    return samples
-
-
-def _family(sample: str) -> str:
-    name = sample.partition("{")[0]
-    return name if name in FAMILIES else name.removesuffix("_bucket").removesuffix("_sum")
-
-
-def _histogram_lines(samples: Mapping[str, float]) -> Iterable[str]:
-    """Buckets in the order of their bounds, added up, and the count, which is the last of them."""
-    total = 0.0
-    for name, value in samples.items():
-        if name.partition("{")[0].endswith("_sum"):
-            yield f"{name} {value}"
-            yield f"{name.replace('_sum', '_count', 1)} {total}"
-            total = 0.0
-        else:
-            total += value
-            yield f"{name} {total}"
+def _process_samples() -> dict[str, float]:
+    memory: Counter[str] = Counter()
+    for process in server_processes():
+        memory[process.kind] += process.resident_bytes
+    samples = {f'{MEMORY}{{kind="{kind}"}}': float(num_bytes) for kind, num_bytes in memory.items()}
+    return {**samples, f'{BUILD}{{version="{__version__}"}}': 1.0}

@@ -9,13 +9,15 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from embedway.mapped_file import new_mapped_file
 
 NAME_BYTES = 120
 RECORD_BYTES = NAME_BYTES + 8
 """A name, padded with zeros, and a float64 in the machine's byte order"""
-MAX_RECORDS = 2048
+MAX_RECORDS = 4096
 SUFFIX = ".counters"
 
 
@@ -42,34 +44,34 @@ class SharedCounters:
         return [(record + 1) * RECORD_BYTES // 8 - 1 for record in range(first, self._num_records)]
 
     def totals(self) -> dict[str, float]:
-        """All names that any process has counted, in their order, and their sums over the processes."""
+        """All names that any process has counted, in no particular order, and their sums over the processes."""
         if self._folder is None:
             return dict(_records(self._memory))
         totals: dict[str, float] = {}
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
-            for name, value in _records(path.read_bytes()):
-                totals[name] = totals.get(name, 0.0) + value
+            # mapped, not read: nearly all of it is empty, and each restart leaves one
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+                for name, value in _records(memory):
+                    totals[name] = totals.get(name, 0.0) + value
         return totals
 
 
-def clear(folder: Path, pid: int, name: str) -> None:
-    """Set a counter of a process that has died to 0."""
+def clear(folder: Path, pid: int, is_meant: Callable[[str], bool]) -> None:
+    """Set the counters of a process that has died, whose names are meant, to 0."""
     for path in folder.glob(f"{pid}-*{SUFFIX}"):
         with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
             for record, (found, _) in enumerate(_records(memory)):
-                if found == name:
+                if is_meant(found):
                     end = (record + 1) * RECORD_BYTES
                     memory[end - 8 : end] = bytes(8)
 
 
 def _new_file(folder: Path) -> mmap.mmap:
     """A file of this process; the time tells it from an earlier one of the same id."""
-    with (folder / f"{os.getpid()}-{time.time_ns()}{SUFFIX}").open("x+b") as file:
-        file.truncate(MAX_RECORDS * RECORD_BYTES)
-        return mmap.mmap(file.fileno(), 0)
+    return new_mapped_file(folder / f"{os.getpid()}-{time.time_ns()}{SUFFIX}", MAX_RECORDS * RECORD_BYTES)
 
 
-def _records(memory: bytes | mmap.mmap) -> Iterator[tuple[str, float]]:
+def _records(memory: mmap.mmap) -> Iterator[tuple[str, float]]:
     for start in range(0, len(memory), RECORD_BYTES):
         record = memory[start : start + RECORD_BYTES]
         name = record[:NAME_BYTES].rstrip(b"\0")

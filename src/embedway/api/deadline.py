@@ -1,0 +1,79 @@
+"""By when a request must be answered: the soonest of what its header, the server and its body say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from embedway.api.context import context_of
+from embedway.api.headers import header
+from embedway.api.schemas import MAX_TIMEOUT_MS
+from embedway.errors import DeadlineExceeded, InvalidValue
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+ResultT = TypeVar("ResultT")
+
+HEADER = "X-Request-Timeout-Ms"
+_HEADER_KEY = HEADER.lower().encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment of this machine's monotonic clock."""
+
+    timeout_ms: float
+    expires_at: float
+    """Seconds, as `time.monotonic` counts"""
+
+    def remaining_seconds(self) -> float:
+        return max(0.0, self.expires_at - time.monotonic())
+
+    def error(self) -> DeadlineExceeded:
+        return DeadlineExceeded(milliseconds=round(self.timeout_ms))
+
+    def check(self) -> None:
+        """Raise DeadlineExceeded where it has come."""
+        if not self.remaining_seconds():
+            raise self.error()
+
+
+def head_deadline(request: Request, started_at: float) -> Deadline | None:
+    """What is known of it before the body is there; None where nobody asks for one, as in nearly all requests.
+
+    `started_at` is when the request's head came, by `time.monotonic`. Raises InvalidValue.
+    """
+    given, request_timeout = header(request.scope, _HEADER_KEY), context_of(request).settings.request_timeout
+    deadline = None if request_timeout is None else _after(request_timeout * 1000, started_at)
+    return soonest(deadline, None if given is None else _read(given), started_at)
+
+
+def soonest(deadline: Deadline | None, timeout_ms: int | None, started_at: float) -> Deadline | None:
+    """The deadline, or so many milliseconds after `started_at`, where that is sooner."""
+    if timeout_ms is None or (deadline is not None and deadline.timeout_ms <= timeout_ms):
+        return deadline
+    return _after(timeout_ms, started_at)
+
+
+def _after(timeout_ms: float, started_at: float) -> Deadline:
+    return Deadline(timeout_ms, started_at + timeout_ms / 1000)
+
+
+async def within(deadline: Deadline | None, work: Awaitable[ResultT]) -> ResultT:
+    """The result of `work`, which is cancelled at the deadline. Raises DeadlineExceeded."""
+    if deadline is None:
+        return await work
+    try:
+        return await asyncio.wait_for(work, deadline.remaining_seconds())
+    except asyncio.TimeoutError:
+        raise deadline.error() from None
+
+
+def _read(given: str) -> int:
+    if given.isascii() and given.isdigit() and len(given) <= len(str(MAX_TIMEOUT_MS)) and int(given) > 0:
+        return int(given)
+    raise InvalidValue(param=HEADER, problem=f"must be a whole number of milliseconds, from 1 to {MAX_TIMEOUT_MS}")

@@ -1,0 +1,224 @@
+"""HTTP on one connection: uvicorn's protocol, which holds out against clients that are broken, slow or hostile.
+
+What cannot be a request gets OpenAI's error body, behind the answers to what came before it, and ends the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any, cast
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from embedway.api.error_response import error_body
+from embedway.api.http_limits import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_PIPELINED,
+    HttpLimits,
+    check_head,
+)
+from embedway.api.joined_writes import JoinedWrites
+from embedway.api.receive_timer import ReceiveTimer
+from embedway.errors import (
+    BodyTooLarge,
+    EmbedwayError,
+    HeadTooLarge,
+    MalformedHttp,
+    RequestTimedOut,
+    TooManyConnections,
+)
+
+logger = logging.getLogger("embedway.api")
+
+FRAMING = (b"content-length", b"transfer-encoding")
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One a connection."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: HttpLimits,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._writes: JoinedWrites
+        """`transport`, by its own type; set in `connection_made`"""
+        self._timer = ReceiveTimer(self.loop, timeout=limits.receive_timeout, on_stall=self._stalled)
+        """Runs while a request is awaited or under way, unless it came whole at once"""
+        self._is_receiving = True
+        self._has_head = False
+        """Of what is being received, which then is `cycle`"""
+        self._barren_bytes = 0
+        """Received since anything came of it"""
+        self._is_resuming = False
+        self._unanswered: deque[RequestResponseCycle] = deque()
+        """In their order: the first is being answered"""
+        self._is_refused = False
+        self._last_words: EmbedwayError | None = None
+        """To be said once all that came before is answered; None: that was the answer"""
+
+    # ── the transport's calls ──
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._writes = JoinedWrites(
+            cast("asyncio.Transport", transport),
+            self.loop,
+            timeout=self._limits.send_timeout,
+            is_receiving=lambda: self._is_receiving and self._has_head,
+        )
+        super().connection_made(cast("asyncio.Transport", self._writes))
+        if len(self.connections) > self._limits.max_connections:
+            self._refuse(TooManyConnections(limit=self._limits.max_connections))
+        else:
+            self._timer.start()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.stop()
+        self._writes.connection_lost()
+        for cycle in self._unanswered:  # uvicorn tells the newest only
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._unset_keepalive_if_required()  # uvicorn leaves it where the client reset, and all of this with it
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused or self._writes.is_ending:
+            return
+        self._barren_bytes += len(data)
+        try:
+            self._parse(data)
+            if self._barren_bytes > MAX_HEAD_BYTES:
+                raise HeadTooLarge(limit=MAX_HEAD_BYTES, headers=MAX_HEADERS)
+        except httptools.HttpParserError as error:  # its context is what a callback raised
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, EmbedwayError) else MalformedHttp(problem=str(error)))
+        except HeadTooLarge as error:
+            self._refuse(error)
+        else:
+            if self._is_receiving and not self._timer.is_running:
+                self._timer.start()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writes.watch_client()
+
+    # ── the parser's calls ──
+
+    def on_message_begin(self) -> None:
+        if self._is_resuming:
+            return
+        self._unset_keepalive_if_required()  # not for less than this: an idle client could send empty lines for ever
+        super().on_message_begin()
+        self._is_receiving, self._has_head, self._timer.body_bytes = True, False, 0
+
+    def on_headers_complete(self) -> None:
+        if self._is_resuming:
+            return
+        assert self.parser is not None
+        check_head(self.parser.get_http_version(), self.url, self.headers)
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise MalformedHttp(problem=f"more than {MAX_PIPELINED} requests wait for the answers before them")
+        super().on_headers_complete()
+        self._unset_keepalive_if_required()  # an answer may have set it meanwhile
+        self._has_head = True
+        self._unanswered.append(self.cycle)
+        self._barren_bytes = 0
+        self.headers = []  # for trailers: they are not the request's, which has its list
+        if self._timer.is_running:
+            self._timer.start()
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._barren_bytes = 0
+        self._timer.body_bytes += len(body)
+        if self.cycle.response_complete and self._timer.body_bytes > self._limits.max_body_bytes:
+            raise BodyTooLarge(limit=self._limits.max_body_bytes)
+
+    def on_message_complete(self) -> None:
+        assert self.parser is not None
+        if self.parser.should_upgrade():
+            return
+        super().on_message_complete()
+        self._is_receiving = False
+        self._barren_bytes = 0
+        self._timer.stop()
+
+    # ── the answers ──
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._unanswered.popleft()
+        if self._is_refused and not self._unanswered:
+            self._end()
+
+    def _parse(self, data: bytes) -> None:
+        assert self.parser is not None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._pass_over_upgrade()
+            self._parse(data[upgrade.args[0] :])
+
+    def _pass_over_upgrade(self) -> None:
+        """Read on as if none had been offered (RFC 9110, 7.8): Java's client offers HTTP/2 with every first request.
+
+        The parser has given up behind the head, without the body: another one goes on, from a head of the same framing.
+        """
+        self._is_resuming = True
+        self.parser = httptools.HttpRequestParser(self)
+        framing = [b"%s: %s\r\n" % line for line in self.cycle.scope["headers"] if line[0] in FRAMING]
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+        self._is_resuming = False
+
+    def _refuse(self, error: EmbedwayError) -> None:
+        """End the connection with an error, whether what is being received has begun to be answered or not."""
+        logger.debug("a connection is refused: %s", error.code)
+        self._is_refused = True
+        self._timer.stop()
+        is_answered = self._has_head and self.cycle.response_started
+        if self._has_head and not is_answered:
+            self._withdraw()
+        self._last_words = None if is_answered else error
+        if not self._unanswered:
+            self._end()
+
+    def _withdraw(self) -> None:
+        """What is being received will get no answer of the application's."""
+        self._unanswered.remove(self.cycle)
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        if self.pipeline and self.pipeline[0][0] is self.cycle:
+            self.pipeline.popleft()
+
+    def _end(self) -> None:
+        if self._last_words is not None:
+            self._writes.write(whole_response(self._last_words))
+        self._writes.end()
+
+    def _stalled(self) -> None:
+        if self.flow.read_paused:  # where nothing is read, it is us who are slow
+            self._timer.start()
+        elif self.scope is None:
+            self._writes.close()  # nothing was ever asked
+        else:
+            self._refuse(RequestTimedOut(limit=self._limits.receive_timeout))
+
+
+def whole_response(error: EmbedwayError) -> bytes:
+    """For a connection that ends."""
+    body = error_body(error)
+    retry = b"" if error.retry_after_seconds is None else b"retry-after: %d\r\n" % error.retry_after_seconds
+    headers = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+    return STATUS_LINE[error.status] + headers + retry + b"\r\n" + body

@@ -1,0 +1,40 @@
+"""How often the supervisor replaced a process, and why: counted in its own file beside those of the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from embedway.observability.families import RESTARTS
+from embedway.observability.shared_counters import SharedCounters
+
+RestartCause: TypeAlias = Literal["exit", "signal", "hang", "rolling"]
+"""What ended the process before: itself, a signal (the kernel's, where memory ran out), the watchdog, or a restart that
+was asked for"""
+
+_SAMPLE = re.compile(rf'{RESTARTS}{{process="(.*)",cause="(.*)"}}')
+
+
+class RestartCounter:
+    def __init__(self, folder: Path, processes: Iterable[str]) -> None:
+        """`processes` are the names of all that there are."""
+        self._counters = SharedCounters(folder)
+        self._slots = {
+            (name, cause): self._counters.slots(f'{RESTARTS}{{process="{name}",cause="{cause}"}}')[0]
+            for name in processes
+            for cause in get_args(RestartCause)
+        }
+
+    def count(self, process: str, cause: RestartCause) -> None:
+        self._counters.values[self._slots[process, cause]] += 1
+
+
+def restarts_in(samples: Mapping[str, float]) -> dict[str, dict[str, int]]:
+    """By process and cause, those that there were: for people, of `SharedCounters.totals`."""
+    found: dict[str, dict[str, int]] = {}
+    for name, value in samples.items():
+        if value and (match := _SAMPLE.fullmatch(name)):
+            found.setdefault(match[1], {})[match[2]] = int(value)
+    return found
