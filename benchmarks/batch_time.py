@@ -21,7 +21,7 @@ from embedway.config import DEFAULT_MODEL
 from embedway.engine.batch import num_squares, pack
 from embedway.engine.batch_time_model import BatchTime
 from embedway.engine.scheduler import QueuedRequest, Scheduler
-from embedway.engine.warm_up import warm_up
+from embedway.engine.warm_up import Samples, warm_up
 from embedway.models.architectures import load_model
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
@@ -113,7 +113,7 @@ def main() -> None:
     model = load_model(spec, dtype=arguments.dtype, device="cpu", threads=threads)
     print(f"{read_machine()}\n{spec.name}, {model.dtype}, {threads} threads{', CPU time' * arguments.cpu_time}")
     began = clock()
-    time_model = warm_up(model, max_length=spec.max_length, vocab_size=spec.vocab_size, clock=clock)
+    time_model = warm_up(model, Samples.of(spec), clock=clock)
     print(f"Warm-up {(clock() - began) * 1000:.0f} ms: {time_model.coefficients}\n")
     print(
         "| requests | waiting | batches | tokens a batch | limit ms | real ms p50 | p90 | error p50 | p90 | tokens/s |"

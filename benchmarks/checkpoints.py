@@ -91,6 +91,24 @@ def write_random_bert(shape: Shape, folder: Path) -> None:
     write_json(folder / "1_Pooling" / "config.json", pooling)
 
 
+def write_random_clip(folder: Path) -> None:
+    """A sentence-transformers folder: CLIP ViT-B/32's shape with random weights, and a tokenizer of single bytes."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    torch.manual_seed(0)
+    bytes_in_text = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*bytes_in_text, *(f"{byte}</w>" for byte in bytes_in_text), "<|startoftext|>", "<|endoftext|>"]
+    CLIPTokenizer({piece: i for i, piece in enumerate(pieces)}, [], model_max_length=77).save_pretrained(folder)
+    special = {"vocab_size": len(pieces), "bos_token_id": len(pieces) - 2, "eos_token_id": len(pieces) - 1}
+    CLIPModel(CLIPConfig(text_config=special)).save_pretrained(folder)
+    CLIPImageProcessorPil().save_pretrained(folder)
+    module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.CLIPModel"}
+    write_json(folder / "modules.json", [module])
+
+
 def write_json(path: Path, value: object) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")

@@ -7,7 +7,9 @@ import numpy.typing as npt
 
 from embedway.engine.loop import EngineIdentity, main
 from embedway.engine.wire import EngineConfig
-from embedway.models.interface import PackedBatch
+from embedway.errors import AdapterRefused
+from embedway.models.adapter_checkpoint import AdapterWeights
+from embedway.models.interface import PackedBatch, PreparedAdapter
 
 
 class FreeModel:
@@ -24,6 +26,9 @@ class FreeModel:
 
     def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
         return self._vectors[: batch.num_sequences]
+
+    def make_adapter(self, weights: AdapterWeights) -> PreparedAdapter:
+        raise AdapterRefused(adapter=weights.name, problem="this model has no layers")
 
 
 def load(config: EngineConfig) -> EngineIdentity:

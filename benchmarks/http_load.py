@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import cast
 
 import httptools
@@ -20,6 +22,7 @@ from benchmarks.load_result import LoadResult
 SERVED_NAME = "bench"
 """The model's name on every server."""
 HOST = "127.0.0.1"
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class RequestFailed(Exception):
@@ -37,13 +40,17 @@ class Connection(asyncio.Protocol):
 
     async def post(self, request: bytes) -> bytes:
         """Send a request, return the answer's body. Raises RequestFailed."""
-        assert self._transport is not None
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        status, body = await self._answer
+        status, body = await self.exchange(request)
         if status != 200:
             raise RequestFailed(f"status {status}: {body[:500].decode(errors='replace')}")
         return body
+
+    async def exchange(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request, return the answer's status and body. Raises RequestFailed where there is no answer."""
+        assert self._transport is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
 
     def close(self) -> None:
         assert self._transport is not None
@@ -69,16 +76,22 @@ class Connection(asyncio.Protocol):
         self._answer.set_result((self._parser.get_status_code(), body))
 
 
-def write_request(path: str, texts: Sequence[str]) -> bytes:
+def bearer(key: str | None) -> Mapping[str, str]:
+    """The header with an API key; none without one."""
+    return NO_HEADERS if key is None else {"Authorization": f"Bearer {key}"}
+
+
+def write_request(path: str, texts: Sequence[str], headers: Mapping[str, str] = NO_HEADERS) -> bytes:
     """A whole HTTP request for the vectors of some texts: a string where it is one, as most clients send a query.
 
     base64 is what OpenAI's own client asks for.
     """
     given = texts[0] if len(texts) == 1 else texts
     body = orjson.dumps({"model": SERVED_NAME, "input": given, "encoding_format": "base64"})
+    further = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
-        f"Accept: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Accept: application/json\r\nContent-Length: {len(body)}\r\n{further}\r\n"
     )
     return head.encode() + body
 
@@ -91,11 +104,28 @@ def run_load(port: int, requests: Sequence[bytes], *, connections: int, seconds:
     return uvloop.run(_run_load(port, requests, connections, seconds))
 
 
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Some requests and how many connections send them."""
+
+    requests: Sequence[bytes]
+    connections: int
+
+
+def run_loads(port: int, loads: Sequence[Requests], *, seconds: float) -> list[LoadResult]:
+    """`run_load` of several kinds of requests at the same time."""
+
+    async def run() -> list[LoadResult]:
+        return await asyncio.gather(*(_run_load(port, load.requests, load.connections, seconds) for load in loads))
+
+    return uvloop.run(run())
+
+
 def post_once(port: int, request: bytes) -> bytes:
     """The body of one answer. Raises RequestFailed, or OSError where nobody listens yet."""
 
     async def post() -> bytes:
-        connection = await _connect(port)
+        connection = await connect(port)
         try:
             return await connection.post(request)
         finally:
@@ -105,7 +135,7 @@ def post_once(port: int, request: bytes) -> bytes:
 
 
 async def _run_load(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> LoadResult:
-    opened = await asyncio.gather(*(_connect(port) for _ in range(connections)))
+    opened = await asyncio.gather(*(connect(port) for _ in range(connections)))
     latencies: list[float] = []
     cpu, began = time.process_time(), time.perf_counter()
     waiting = _until(began + seconds, requests)
@@ -117,7 +147,7 @@ async def _run_load(port: int, requests: Sequence[bytes], connections: int, seco
             connection.close()
 
 
-async def _connect(port: int) -> Connection:
+async def connect(port: int) -> Connection:
     _, connection = await asyncio.get_running_loop().create_connection(Connection, HOST, port)
     return connection
 

@@ -27,6 +27,8 @@ class Server:
     """The first word is a program of its environment"""
     path: str
     variables: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
+    """Sent with every request"""
 
     def command_line(self, model: Path, port: int) -> list[str]:
         program, *arguments = self.command
@@ -68,7 +70,8 @@ _NAMED = ("--served-model-name", SERVED_NAME, "--host", HOST, "--port", "{port}"
 
 
 def _embedway(name: str, *flags: str) -> Server:
-    command = ("python", "-m", "embedway", "serve", "{model}", *_NAMED, *flags)
+    """Every text is computed: no other contestant keeps vectors."""
+    command = ("python", "-m", "embedway", "serve", "{model}", *_NAMED, "--cache-mb", "0", *flags)
     return Server(name=name, environment=None, distribution="embedway", command=command, path="/v1/embeddings")
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import orjson
 import psutil
 
-from benchmarks.http_load import HOST, RequestFailed, post_once, run_load, write_request
+from benchmarks.http_load import HOST, RequestFailed, bearer, post_once, run_load, write_request
 from benchmarks.load_result import LoadResult
 from benchmarks.peers import Library, Peer, Server
 from benchmarks.workloads import Load
@@ -61,8 +61,8 @@ class RunningServer:
     """Implements `RunningPeer`."""
 
     def __init__(self, server: Server, model: Path) -> None:
-        self._path, self._port = server.path, free_port()
-        self.processes = ProcessTree(server.command_line(model, self._port), server.variables)
+        self._path, self._key, self.port = server.path, server.key, free_port()
+        self.processes = ProcessTree(server.command_line(model, self.port), server.variables)
         try:
             self._wait_for_first_answer()
         except BaseException:
@@ -80,17 +80,19 @@ class RunningServer:
 
     def _answers(self) -> bool:
         try:
-            post_once(self._port, write_request(self._path, ["hello"]))
+            post_once(self.port, write_request(self._path, ["hello"], bearer(self._key)))
         except (OSError, RequestFailed):  # nobody listens yet, or is ready yet
             return False
         return True
 
     def run(self, load: Load) -> LoadResult:
-        requests = [write_request(self._path, [text.text for text in texts]) for texts in load.requests]
-        return run_load(self._port, requests, connections=load.connections, seconds=load.seconds)
+        requests = [
+            write_request(self._path, [text.text for text in texts], bearer(self._key)) for texts in load.requests
+        ]
+        return run_load(self.port, requests, connections=load.connections, seconds=load.seconds)
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        answer = orjson.loads(post_once(self._port, write_request(self._path, texts)))
+        answer = orjson.loads(post_once(self.port, write_request(self._path, texts, bearer(self._key))))
         rows = sorted(answer["data"], key=lambda row: row["index"])
         return np.stack([np.frombuffer(base64.b64decode(row["embedding"]), np.float32) for row in rows])
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from benchmarks.checkpoints import MINILM
 from benchmarks.texts import Lengths, Text, document_lengths, query_lengths, texts, uniform_lengths
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ def make_load(workload: Workload, round_number: int, *, time_scale: float = 1.0)
     return Load(requests, workload.connections, workload.seconds * time_scale)
 
 
-def chunks(items: Iterator[Text], size: int) -> Iterator[list[Text]]:
+def chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
     while chunk := list(itertools.islice(items, size)):
         yield chunk
 
