@@ -25,7 +25,7 @@ serve: $(KERNELS)  ## Serve MODEL on HOST:PORT.
 
 # With ARGS it is for somebody at work on a few tests, who lints later.
 test: $(KERNELS) $(if $(ARGS),,lint)  ## Run everything that CI runs; with ARGS='tests/inputs -x' only those tests.
-	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 install: $(KERNELS)  ## Make .venv with everything in it.
 

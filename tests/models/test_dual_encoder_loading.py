@@ -45,6 +45,7 @@ def test_auto_takes_a_16_bit_type_only_where_it_pays(
     gains: dict[GemmType, float] = {"float32": 1.0, "bfloat16": gain}
     monkeypatch.setattr(dual_encoder_loading, "measure_gains", lambda models, samples: gains)
     monkeypatch.setattr(dual_encoder_loading, "can_pack", lambda dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr(dual_encoder_loading, "pays_to_pack", lambda hidden_size, dtype: False)
     monkeypatch.setattr(dual_encoder_loading, "WORST_COSINE", 0.999)
     model = load_model(spec, dtype="auto", device="cpu")
     assert model.dtype == chosen
@@ -55,6 +56,7 @@ def test_auto_refuses_a_16_bit_type_that_is_too_far_off(spec: ModelSpec, monkeyp
     gains: dict[GemmType, float] = {"float32": 1.0, "bfloat16": 3.0}
     monkeypatch.setattr(dual_encoder_loading, "measure_gains", lambda models, samples: gains)
     monkeypatch.setattr(dual_encoder_loading, "can_pack", lambda dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr(dual_encoder_loading, "pays_to_pack", lambda hidden_size, dtype: False)
     monkeypatch.setattr(dual_encoder_loading, "WORST_COSINE", 0.99999999)
     assert load_model(spec, dtype="auto", device="cpu").dtype == "float32"
 

@@ -70,7 +70,7 @@ def as_json(body: object) -> bytes:
     return json.dumps(body).encode()
 
 
-many = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+many = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
 @many

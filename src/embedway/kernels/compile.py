@@ -62,13 +62,16 @@ def compile_library(
     output: Path,
     *,
     compiler: str | None = None,
-    machine: str | None = None,
     extra_flags: Sequence[str] = (),
-    extra_targets: Mapping[str, Sequence[str]] | None = None,
+    targets: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[str, ...]:
-    """Write the library to `output`; return the instruction sets that are in it. Raises CompileError."""
+    """Write the library to `output`; return the instruction sets that are in it. Raises CompileError.
+
+    `targets`: those to compile, by default this machine's.
+    """
     command = [*find_compiler(compiler), *FLAGS, *extra_flags]
-    targets = {**(extra_targets or {}), **TARGETS.get((machine or platform.machine()).lower(), {"baseline": ()})}
+    if targets is None:
+        targets = targets_of()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = {name: Path(folder, f"{name}.o") for name in targets}
 
@@ -97,6 +100,11 @@ def compile_library(
         shutil.copyfile(made, staged)
         staged.replace(output)
     return known
+
+
+def targets_of(machine: str | None = None) -> Mapping[str, Sequence[str]]:
+    """Each instruction set of `machine`'s architecture, by default this one's, and its flags, best first."""
+    return TARGETS.get((machine or platform.machine()).lower(), {"baseline": ()})
 
 
 def find_compiler(wanted: str | None) -> list[str]:
@@ -134,9 +142,8 @@ def main() -> int:
         known = compile_library(
             given.output,
             compiler=given.compiler,
-            machine=given.machine,
             extra_flags=given.flag,
-            extra_targets=EMULATED_AMX if given.emulate_amx else None,
+            targets={**(EMULATED_AMX if given.emulate_amx else {}), **targets_of(given.machine)},
         )
     except CompileError as error:
         sys.stderr.write(f"the native library could not be compiled: {error}\n")
