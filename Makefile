@@ -14,7 +14,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := src tests benchmarks examples hatch_build.py mkdocs_hooks.py
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test install lint secrets audit format bench soak fuzz disconnects kernels-check kernels-elsewhere docs clean
+.PHONY: help serve test install lint secrets audit format bench clients soak fuzz disconnects \
+  kernels-check kernels-elsewhere docs clean
 
 help:  ## Show this list.
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +58,7 @@ lint: $(STAMP) secrets  ## Check style, format, types, who imports whom, and tha
 # Not by words like "api_key", beside which all tests have values of their own; real keys show by their randomness or
 # their makers' prefixes. One that is none is marked where it stands: `# pragma: allowlist secret`.
 secrets: $(STAMP)  ## Look for keys, tokens and passwords in all files that git knows.
-	@git ls-files -z -- . ':!*.png' | xargs -0 -n 150 -P 2 \
+	@git ls-files -z -- . ':!*.png' ':!*package-lock.json' | xargs -0 -n 150 -P 2 \
 	  $(BIN)/detect-secrets-hook --no-verify --disable-plugin KeywordDetector
 
 AUDIT := build/audit
@@ -72,6 +73,26 @@ format: $(STAMP)  ## Mend style and format.
 
 bench: $(KERNELS)  ## Measure this server beside its peers, those that benchmarks.install_peers has installed.
 	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+# Python's clients and Node's, each installed by itself where they cannot be together; what is missing is then skipped.
+CLIENTS := tests/clients
+CLIENTS_VENV := .venv-clients
+CLIENTS_PIP := $(CLIENTS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(CLIENTS)/constraints.txt
+
+$(CLIENTS_VENV)/.installed: $(CLIENTS)/requirements.txt $(CLIENTS)/constraints.txt
+	rm -rf $(CLIENTS_VENV)
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	@if $(CLIENTS_PIP) --requirement $(CLIENTS)/requirements.txt; then touch $@; else \
+	  for client in $$(grep -v '^#' $(CLIENTS)/requirements.txt); do \
+	    $(CLIENTS_PIP) "$$client" || echo "Going on without $$client, which cannot be installed here." >&2; \
+	  done; \
+	fi
+
+$(CLIENTS)/node/node_modules/.package-lock.json: $(CLIENTS)/node/package-lock.json
+	@npm ci --prefix $(CLIENTS)/node && touch $@ || echo "Going on without Node's clients: they want node and npm." >&2
+
+clients: $(KERNELS) $(CLIENTS_VENV)/.installed $(CLIENTS)/node/node_modules/.package-lock.json  ## Run what docs/clients.md shows, with all clients (2 GB).
+	$(BIN)/python -m pytest tests/server/test_clients_page.py tests/server/test_clients.py $(ARGS)
 
 # What make test does in short: each prints what it saw.
 SOAK_SECONDS ?= 600
@@ -114,5 +135,5 @@ docs: $(STAMP)  ## Show the documentation's site on http://127.0.0.1:8000.
 	$(BIN)/mkdocs serve
 
 clean:  ## Remove .venv and everything that was built.
-	rm -rf src/embedway/kernels/*.so* $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .schemathesis .import_linter_cache
+	rm -rf src/embedway/kernels/*.so* $(VENV) .venv-clients tests/clients/node/node_modules build dist .pytest_cache .ruff_cache .hypothesis .schemathesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -73,15 +73,18 @@ def snippets() -> dict[str, Snippet]:
 SNIPPETS = snippets()
 
 
-def installed(folders: list[str] | None) -> dict[str, str]:
-    """Distributions and their versions: those of `folders`, or this environment's own."""
-    found = importlib.metadata.distributions() if folders is None else importlib.metadata.distributions(path=folders)
+def installed(folders: list[str]) -> dict[str, str]:
+    """The distributions of an environment's folders, and their versions."""
+    found = importlib.metadata.distributions(path=folders)
     return {distribution.name.lower().replace("_", "-"): distribution.version for distribution in found}
 
 
-def node_version(package: str) -> str | None:
-    manifest = CLIENTS / "node" / "node_modules" / package / "package.json"
-    return json.loads(manifest.read_text(encoding="utf-8"))["version"] if manifest.is_file() else None
+def installed_for_node() -> dict[str, str]:
+    lock = CLIENTS / "node" / "node_modules" / ".package-lock.json"
+    if shutil.which("node") is None or not lock.is_file():
+        return {}
+    packages = json.loads(lock.read_text(encoding="utf-8"))["packages"]
+    return {path.removeprefix("node_modules/"): package["version"] for path, package in packages.items()}
 
 
 def pinned(language: str) -> dict[str, str]:
@@ -96,15 +99,15 @@ def pinned(language: str) -> dict[str, str]:
 def command(snippet: Snippet) -> list[str]:
     """What runs code that comes on stdin, in the environment that has the packages; or the test is skipped."""
     if snippet.language == "js":
-        if shutil.which("node") is None or any(node_version(package) is None for package in snippet.packages):
-            pytest.skip(f"{', '.join(snippet.packages)} for Node is not installed here: make clients")
-        return ["node", "--input-type=module", "-"]
-    if snippet.packages.keys() <= installed(None).keys():
+        there, program = installed_for_node(), ["node", "--input-type=module", "-"]
+    elif snippet.packages.keys() <= installed(sys.path).keys():
         return [sys.executable, "-"]
-    missing = snippet.packages.keys() - installed([str(p) for p in VENV.glob("lib/python*/site-packages")]).keys()
-    if missing:
-        pytest.skip(f"not installed here: {', '.join(sorted(missing))}: make clients")
-    return [str(VENV / "bin" / "python"), "-"]
+    else:
+        there = installed([str(folder) for folder in VENV.glob("lib/python*/site-packages")])
+        program = [str(VENV / "bin" / "python"), "-"]
+    if missing := [f"{name} {version}" for name, version in snippet.packages.items() if there.get(name) != version]:
+        pytest.skip(f"not installed here (make clients): {', '.join(missing)}")
+    return program
 
 
 @pytest.fixture(scope="module")
