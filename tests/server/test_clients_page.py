@@ -63,9 +63,10 @@ def rows() -> dict[str, dict[str, str]]:
 
 def snippets() -> dict[str, Snippet]:
     found = {}
+    block = re.compile(r"^```(python|js)\n(.*?)^```", re.MULTILINE | re.DOTALL)
     for section in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]:
         client = section.partition("\n")[0]
-        for i, (language, code) in enumerate(re.findall(r"^```(python|js)\n(.*?)^```", section, re.M | re.S)):
+        for i, (language, code) in enumerate(block.findall(section)):
             found[f"{client}-{i}"] = Snippet(language, code, rows()[client])
     return found
 
