@@ -1,0 +1,324 @@
+"""What a request made is freed as it ends, whichever way it ends: nothing of it waits for the garbage collector.
+
+The collector looks seldom at what has been there for a while, so that cycles of references would be a growth of memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import json
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from api.conftest import MODEL, Serve
+from embedway.api import waits
+from embedway.api.app import create_app
+from embedway.api.context import ApiContext
+from embedway.api.http_protocol import HttpProtocol
+from embedway.api.server import limits_of, run
+from embedway.models.interface import PackedBatch
+from fake_model import POISON_ID, FakeModel
+
+COUNT = 30
+"""Requests of a kind: a cycle in each of them is at least as many objects"""
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+EMBED = "POST /v1/embeddings"
+
+
+class GatedModel(FakeModel):
+    """Runs while its gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
+        self.gate.wait()
+        return super().embed(batch)
+
+
+@dataclass
+class Server:
+    """The HTTP protocol on a port of the loopback address, as an API process has it, over the fake model."""
+
+    context: ApiContext
+    model: GatedModel
+    port: int
+    state: ServerState = field(default_factory=ServerState)
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        async def poll() -> None:
+            while not is_so():
+                await asyncio.sleep(0.002)
+
+        await asyncio.wait_for(poll(), 60)
+
+    async def until_idle(self) -> None:
+        await self.until(lambda: not (self.state.tasks or self.state.connections))
+
+    async def until_admitted(self, count: int) -> None:
+        books = self.context.admission
+        await self.until(lambda: books.interactive.requests + books.bulk.requests == count)
+
+
+Use: TypeAlias = Callable[[Server, int], Awaitable[None]]
+"""Sends so many requests"""
+
+
+def request(value: object, start: str = EMBED, *headers: str, **fields: object) -> bytes:
+    body = json.dumps({"model": MODEL, "input": value, **fields}).encode()
+    return head(start, *headers, f"Content-Length: {len(body)}", "Content-Type: application/json") + body
+
+
+def head(start: str, *headers: str) -> bytes:
+    return "\r\n".join([f"{start} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
+
+
+def connection(port: int, data: bytes) -> socket.socket:
+    """Of a client who has sent `data`."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
+    client.sendall(data)
+    return client
+
+
+def read_answer(client: socket.socket) -> bytes:
+    """All that comes until the server has closed, or until one whole answer is there."""
+    answer = b""
+    while data := client.recv(2**16):
+        answer += data
+        start, _, body = answer.partition(b"\r\n\r\n")
+        if body and len(body) == int(start.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
+            break
+    return answer
+
+
+def ask(port: int, data: bytes, status: int) -> None:
+    with connection(port, data) as client:
+        assert read_answer(client).startswith(b"HTTP/1.1 %d " % status)
+
+
+def answered(data: bytes, status: int) -> Use:
+    """Each on a connection of its own."""
+
+    def ask_all(port: int, count: int) -> None:
+        for _ in range(count):
+            ask(port, data, status)
+
+    async def use(server: Server, count: int) -> None:
+        await asyncio.to_thread(ask_all, server.port, count)
+
+    return use
+
+
+async def kept_alive(server: Server, count: int) -> None:
+    """All on one connection."""
+
+    def ask_all() -> None:
+        with connection(server.port, b"") as client:
+            for _ in range(count):
+                client.sendall(request("a text"))
+                assert read_answer(client).startswith(b"HTTP/1.1 200 ")
+
+    await asyncio.to_thread(ask_all)
+
+
+@contextlib.asynccontextmanager
+async def clients(server: Server, count: int, data: bytes) -> AsyncGenerator[list[socket.socket]]:
+    """So many who have sent `data`."""
+    with contextlib.ExitStack() as stack:
+        opened = [
+            stack.enter_context(await asyncio.to_thread(connection, server.port, data)) for _ in range(count)
+        ]
+        yield opened
+
+
+@contextlib.contextmanager
+def closed_gate(server: Server):
+    server.model.gate.clear()
+    try:
+        yield
+    finally:
+        server.model.gate.set()
+
+
+def waiting(data: bytes, status: int) -> Use:
+    """All wait for the model at once, and longer than a watch for their clients begins; then they are answered."""
+
+    async def use(server: Server, count: int) -> None:
+        with closed_gate(server):
+            async with clients(server, count, data) as opened:
+                if status != 504:  # which they get before, some of them
+                    await server.until_admitted(count)
+                if status == 409:
+                    server.context.waits.abort(None)
+                elif status == 200:
+                    server.model.gate.set()
+                for client in opened:
+                    assert (await asyncio.to_thread(read_answer, client)).startswith(b"HTTP/1.1 %d " % status)
+
+    return use
+
+
+def gone_while_waiting(data: bytes) -> Use:
+    async def use(server: Server, count: int) -> None:
+        with closed_gate(server):
+            async with clients(server, count, data):
+                await server.until_admitted(count)
+            await server.until_idle()
+
+    return use
+
+
+def gone_after(data: bytes, *, is_begun: bool = True) -> Use:
+    """Before the body's end; `is_begun`: the application waits for it."""
+
+    async def use(server: Server, count: int) -> None:
+        async with clients(server, count, data):
+            await server.until(lambda: len(server.state.tasks if is_begun else server.state.connections) == count)
+
+    return use
+
+
+async def gone_while_reading(server: Server, count: int) -> None:
+    def read_some(client: socket.socket) -> None:
+        assert client.recv(64)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+
+    async with clients(server, count, request([[101, 102]] * 2048)) as opened:
+        for client in opened:
+            await asyncio.to_thread(read_some, client)
+
+
+LARGE = [[101, 102]] * 65
+"""More items than are read on the event loop"""
+HURRIED = "X-Request-Timeout-Ms: 20"
+PATIENT = "X-Request-Timeout-Ms: 60000"
+CLOSE = "Connection: close"
+
+USES: dict[str, Use] = {
+    "answered": answered(request("a text"), 200),
+    "answered, and closed by the server": answered(request("a text", EMBED, CLOSE), 200),
+    "answered, beside the event loop": answered(request(LARGE), 200),
+    "answered, with a deadline": answered(request("a text", EMBED, PATIENT), 200),
+    "answered, in many pieces": answered(request([[101, 102]] * 2048), 200),
+    "answered, parsed in a worker": answered(request(["word " * 100] * 200), 200),
+    "answered on a connection that is kept": kept_alive,
+    "answered late": waiting(request("a text"), 200),
+    "answered late, beside the event loop": waiting(request(LARGE), 200),
+    "/encode": answered(request("a text", "POST /encode", text="a text"), 200),
+    "/tokenize": answered(request("a text", "POST /tokenize", prompt="a text"), 200),
+    "/server_info": answered(head("GET /server_info"), 200),
+    "/metrics": answered(head("GET /metrics", CLOSE), 200),
+    "/v1/models": answered(head("GET /v1/models"), 200),
+    "/livez": answered(head("GET /livez"), 200),
+    "refused: no JSON": answered(head(EMBED, "Content-Type: application/json", "Content-Length: 1") + b"{", 400),
+    "refused: no input": answered(request(None), 400),
+    "refused: wrong type": answered(request({}, dimensions="many"), 400),
+    "refused: no such model": answered(request("a text", model="another"), 404),
+    "refused: too long": answered(request("word " * 600), 400),
+    "refused: too long, beside the event loop": answered(request(["word " * 600] * 2), 400),
+    "refused: in a worker": answered(request(["word " * 600] * 200), 400),
+    "refused: with a deadline": answered(request({}, EMBED, PATIENT), 400),
+    "refused: no such route": answered(head("GET /nowhere"), 404),
+    "refused: no such method": answered(head("PUT /v1/embeddings"), 405),
+    "refused: no such host": answered(head(EMBED).replace(b"localhost", b"elsewhere"), 421),
+    "refused: too large": answered(head(EMBED, "Content-Length: 99999999999"), 413),
+    "refused: no HTTP": answered(b"nonsense\r\n\r\n", 400),
+    "refused: no host": answered(b"GET / HTTP/1.1\r\n\r\n", 400),
+    "refused: long head": answered(head(EMBED, "X: " + "x" * 2**17), 431),
+    "refused: the model raises": answered(request([[POISON_ID]]), 500),
+    "refused: the model raises, beside the event loop": answered(request([[POISON_ID], *LARGE]), 500),
+    "expired": waiting(request("a text", EMBED, HURRIED), 504),
+    "expired, beside the event loop": waiting(request(LARGE, EMBED, HURRIED), 504),
+    "expired before the body's end": answered(request("a text", EMBED, HURRIED)[:-1], 504),
+    "aborted": waiting(request("a text"), 409),
+    "aborted, beside the event loop": waiting(request(LARGE), 409),
+    "gone before the request": gone_after(b"", is_begun=False),
+    "gone before the head's end": gone_after(head(EMBED)[:-2], is_begun=False),
+    "gone before the body's end": gone_after(request("a text")[:-1]),
+    "gone before the body's end, with a deadline": gone_after(request("a text", EMBED, PATIENT)[:-1]),
+    "gone while it waits": gone_while_waiting(request("a text")),
+    "gone while it waits, with a deadline": gone_while_waiting(request("a text", EMBED, PATIENT)),
+    "gone while it waits, beside the event loop": gone_while_waiting(request(LARGE)),
+    "gone while three wait": gone_while_waiting(request("a text") * 3),
+    "gone while it reads": gone_while_reading,
+}
+
+
+@contextlib.asynccontextmanager
+async def serving(serve: Serve) -> AsyncGenerator[Server]:
+    model = GatedModel()
+    async with serve(model=model, cache_mb=0, request_timeout=None) as context:
+        config = uvicorn.Config(create_app(context), log_config=None, ws="none", lifespan="off", server_header=False)
+        config.load()
+        server = Server(context, model, port=0)
+        protocol = functools.partial(HttpProtocol, config, server.state, {}, limits=limits_of(context.settings))
+        listening = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+        listening.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # a large answer does not go at once
+        server.port = listening.sockets[0].getsockname()[1]
+        try:
+            yield server
+        finally:
+            listening.close()
+            await listening.wait_closed()
+
+
+async def garbage_of(use: Use, server: Server) -> Counter[str]:
+    """The types of the objects that only the garbage collector frees, after COUNT requests."""
+    await use(server, 2)  # what is made once
+    await server.until_idle()
+    gc.collect()
+    gc.disable()
+    try:
+        await use(server, COUNT)
+        await server.until_idle()
+        await asyncio.sleep(0)  # transports end in the loop's next turn
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+    finally:
+        gc.set_debug(0)
+        gc.enable()
+    found = Counter(type(thing).__qualname__ for thing in gc.garbage)
+    gc.garbage.clear()
+    gc.collect()
+    return found
+
+
+def test_nothing_of_a_request_waits_for_the_garbage_collector(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "WATCH_AFTER_SECONDS", 0.0)
+
+    async def use_all() -> dict[str, Counter[str]]:
+        async with serving(serve) as server:
+            found = {}
+            for name, use in USES.items():
+                import time
+                t = time.monotonic()
+                found[name] = await garbage_of(use, server)
+                print(f"{name:50} {found[name].total():6} {time.monotonic()-t:.2f} s {found[name].most_common(8)}", flush=True)
+            return found
+
+    found = {}
+
+    async def main() -> None:
+        found.update(await use_all())
+
+    run(main())
+    cyclic = {name: types.most_common(10) for name, types in found.items() if types.total() >= COUNT}
+    assert not cyclic
