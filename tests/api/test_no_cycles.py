@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -30,7 +31,7 @@ from embedway.api.context import ApiContext
 from embedway.api.http_protocol import HttpProtocol
 from embedway.api.server import limits_of, run
 from embedway.models.interface import PackedBatch
-from fake_model import POISON_ID, FakeModel
+from fake_model import POISON_ID, REFUSED, FakeModel, write_fake_adapter
 from garbage import frozen_heap, garbage
 
 COUNT = 8
@@ -288,9 +289,9 @@ USES: dict[str, Use] = {
 
 
 @contextlib.asynccontextmanager
-async def serving(serve: Serve) -> AsyncGenerator[Server]:
+async def serving(serve: Serve, **settings: object) -> AsyncGenerator[Server]:
     model = GatedModel()
-    async with serve(model=model, cache_mb=0, request_timeout=None) as context:
+    async with serve(model=model, cache_mb=0, **settings) as context:
         config = uvicorn.Config(create_app(context), log_config=None, ws="none", lifespan="off", server_header=False)
         config.load()
         server = Server(context, model, port=0)
@@ -316,18 +317,22 @@ async def garbage_of(use: Use, server: Server) -> Counter[str]:
     return found
 
 
-def test_nothing_of_a_request_waits_for_the_garbage_collector(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_a_request_waits_for_the_garbage_collector(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the event loop that API processes have: those of asyncio's own transports are circles themselves."""
     monkeypatch.setattr(waits, "WATCH_AFTER_SECONDS", 0.0)  # each request's client is watched
+    refused = write_fake_adapter(tmp_path / "refused", REFUSED)
+    uses = {**USES, "refused: its adapter": answered(request("a text", lora_path=str(refused)), 400)}
     left: dict[str, Counter[str]] = {}
 
     async def use_all() -> None:
-        async with serving(serve) as server:
+        async with serving(serve, lora_root=[tmp_path]) as server:
             await USES["answered"](server, COUNT)  # what is made once or twice
             with frozen_heap():
-                for name, use in USES.items():
+                for name, use in uses.items():
                     left[name] = await garbage_of(use, server)
 
     run(use_all())
-    assert left.keys() == USES.keys()
+    assert left.keys() == uses.keys()
     assert not {name: found.most_common(10) for name, found in left.items() if found.total() >= COUNT}
