@@ -180,7 +180,10 @@ class Settings(BaseModel):
         4096, SERVER, "Most connections of each API process; further ones get a 503.", ge=1, le=1_000_000
     )
     receive_timeout: float = setting(
-        30.0, SERVER, "Seconds in which a request's headers must be there, and its body go on.", gt=0
+        30.0,
+        SERVER,
+        "Seconds in which a TLS handshake must end, a request's headers be there, and its body go on.",
+        gt=0,
     )
     send_timeout: float = setting(60.0, SERVER, "Seconds after which a client must have read of its answer.", gt=0)
     keep_alive_timeout: float = setting(

@@ -15,6 +15,7 @@ import pytest
 
 from embedway.api.adapter_registry import AdapterRegistry
 from embedway.api.app import create_app
+from embedway.api.context import ApiContext
 from embedway.api.context_setup import api_context
 from embedway.api.waits import Waits
 from embedway.api_keys import ApiKeys
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 Connect = Callable[..., contextlib.AbstractAsyncContextManager[httpx.AsyncClient]]
+Serve = Callable[..., contextlib.AbstractAsyncContextManager[ApiContext]]
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +74,8 @@ async def until_ready(engine: EngineClient) -> None:
 
 
 @pytest.fixture
-def connect(spec: ModelSpec, tmp_path: Path) -> Connect:
-    """`async with connect(port=…, max_items=…) as client`: a client of a server with these settings."""
+def serve(spec: ModelSpec, tmp_path: Path) -> Serve:
+    """`async with serve(port=…, max_items=…) as context`: what an application with these settings is made of."""
 
     @contextlib.asynccontextmanager
     async def start(
@@ -82,7 +84,7 @@ def connect(spec: ModelSpec, tmp_path: Path) -> Connect:
         model: FakeModel | None = None,
         tracer: RequestTracer | None = None,
         **settings: Any,
-    ) -> AsyncGenerator[httpx.AsyncClient]:
+    ) -> AsyncGenerator[ApiContext]:
         values: Settings = load_settings(settings)
         address = f"{tmp_path}/engine.sock"
         shares_by_key = values.fair_share == "keys"
@@ -109,9 +111,21 @@ def connect(spec: ModelSpec, tmp_path: Path) -> Connect:
                     waits=waits,
                     tracer=tracer,
                 ) as context:
-                    transport = httpx.ASGITransport(create_app(context), raise_app_exceptions=False)
-                    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                        yield client
+                    yield context
+
+    return start
+
+
+@pytest.fixture
+def connect(serve: Serve) -> Connect:
+    """`async with connect(port=…, max_items=…) as client`: a client of a server with these settings."""
+
+    @contextlib.asynccontextmanager
+    async def start(**settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
+        async with serve(**settings) as context:
+            transport = httpx.ASGITransport(create_app(context), raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                yield client
 
     return start
 

@@ -175,9 +175,9 @@ def test_a_priority_counts_among_a_key_s_own_requests_only() -> None:
 def test_what_is_cancelled_leaves_and_costs_its_key_nothing() -> None:
     bench = Bench()
     gone, stays = bench.add(50, 1), bench.add(5, 2)
-    assert bench.queue.get(gone.key) is gone
+    assert (bench.queue.get(gone.key), len(bench.queue)) == (gone, 2)
     bench.queue.remove(gone)
-    assert bench.queue.get(gone.key) is None
+    assert (bench.queue.get(gone.key), len(bench.queue)) == (None, 1)
     assert bench.queue.requests() == [stays]
     assert bench.run_batch() == [stays]
     assert bench.run_batch() == []

@@ -104,8 +104,11 @@ class AdapterRegistry:
             task = asyncio.create_task(self._load_on_first_use(name, folder))
             self._first_uses[name, folder] = task
             task.add_done_callback(lambda _: self._first_uses.pop((name, folder)))
-        with _blamed_on(param):
-            await asyncio.shield(task)
+        try:
+            with _blamed_on(param):
+                await asyncio.shield(task)
+        finally:
+            del task  # it has the error that it brings, which has this frame: neither would be freed
 
     async def unload(self, name: str) -> None:
         """Serve it no longer; requests under way still get their vectors. Raises AdapterNotFound."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+
+import anyio
 
 from embedway.api.context import context_of
 from embedway.api.headers import header
@@ -68,8 +69,10 @@ async def within(deadline: Deadline | None, work: Awaitable[ResultT]) -> ResultT
     if deadline is None:
         return await work
     try:
-        return await asyncio.wait_for(work, deadline.remaining_seconds())
-    except asyncio.TimeoutError:
+        # asyncio.wait_for, before Python 3.12, leaves a cycle of references with every error of the work
+        with anyio.fail_after(deadline.remaining_seconds()):
+            return await work
+    except TimeoutError:
         raise deadline.error() from None
 
 

@@ -91,7 +91,10 @@ class EmbeddingJob:
             self.clock.begin("media")
         async with visuals_of(self.context.media, self.items) as visuals:
             sequences, answer = await self.submit(permit, visuals)
-            return sequences, await answer
+            try:
+                return sequences, await answer
+            finally:
+                del answer  # it has the error that it brings, which has this frame: neither would be freed
 
     async def submit(self, permit: Permit, visuals: Mapping[int, tuple[Visual, ...]] = NO_VISUALS) -> Submitted:
         context = self.context
@@ -160,10 +163,14 @@ async def embed(
     permit = until_sent(request, job.admit())
     if job.waits_for_engine_only:  # a task would cost more than all that is done here
         sequences, answer = await job.submit(permit)
-        result = await context.waits.result(request, answer, request_ids=ids, deadline=job.deadline)
+        try:
+            result = await context.waits.result(request, answer, request_ids=ids, deadline=job.deadline)
+        finally:
+            del answer  # as above
     else:
-        task = asyncio.ensure_future(job.embed(permit))
-        sequences, result = await context.waits.result(request, task, request_ids=ids, deadline=job.deadline)
+        sequences, result = await context.waits.result(
+            request, asyncio.ensure_future(job.embed(permit)), request_ids=ids, deadline=job.deadline
+        )
     clock.answered(result.queue_seconds, result.compute_seconds)
     context.metrics.embedded(sequences.num_sequences, sequences.num_tokens)
     if record is not None:

@@ -26,7 +26,7 @@ class HttpLimits:
     """Of this process"""
     max_body_bytes: int
     receive_timeout: float
-    """Seconds for a request's head, and between two looks at how much came of its body"""
+    """Seconds for a TLS handshake, for a request's head, and between two looks at how much came of its body"""
     send_timeout: float
     """Seconds between two looks at how much a client took of its answer"""
 

@@ -66,8 +66,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._unanswered: deque[RequestResponseCycle] = deque()
         """In their order: the first is being answered"""
         self._is_refused = False
-        self._last_words: EmbedwayError | None = None
-        """To be said once all that came before is answered; None: that was the answer"""
+        self._last_words = b""
+        """To be said once all that came before is answered; none: that was the answer. No error, which knows frames of
+        this protocol: neither would be freed"""
 
     # ── the transport's calls ──
 
@@ -85,11 +86,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._timer.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.stop()
+        self._timer.close()
         self._writes.connection_lost()
         for cycle in self._unanswered:  # uvicorn tells the newest only
-            cycle.disconnected = True
-            cycle.message_event.set()
+            disconnect(cycle)
         self._unset_keepalive_if_required()  # uvicorn leaves it where the client reset, and all of this with it
         super().connection_lost(exc)
 
@@ -101,9 +101,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._parse(data)
             if self._barren_bytes > MAX_HEAD_BYTES:
                 raise HeadTooLarge(limit=MAX_HEAD_BYTES, headers=MAX_HEADERS)
-        except httptools.HttpParserError as error:  # its context is what a callback raised
-            cause = error.__context__
-            self._refuse(cause if isinstance(cause, EmbedwayError) else MalformedHttp(problem=str(error)))
+        except httptools.HttpParserError as error:
+            self._refuse(refusal_of(error))
         except HeadTooLarge as error:
             self._refuse(error)
         else:
@@ -190,21 +189,20 @@ class HttpProtocol(HttpToolsProtocol):
         is_answered = self._has_head and self.cycle.response_started
         if self._has_head and not is_answered:
             self._withdraw()
-        self._last_words = None if is_answered else error
+        self._last_words = b"" if is_answered else whole_response(error)
         if not self._unanswered:
             self._end()
 
     def _withdraw(self) -> None:
         """What is being received will get no answer of the application's."""
         self._unanswered.remove(self.cycle)
-        self.cycle.disconnected = True
-        self.cycle.message_event.set()
+        disconnect(self.cycle)
         if self.pipeline and self.pipeline[0][0] is self.cycle:
             self.pipeline.popleft()
 
     def _end(self) -> None:
-        if self._last_words is not None:
-            self._writes.write(whole_response(self._last_words))
+        if self._last_words:
+            self._writes.write(self._last_words)
         self._writes.end()
 
     def _stalled(self) -> None:
@@ -214,6 +212,23 @@ class HttpProtocol(HttpToolsProtocol):
             self._writes.close()  # nothing was ever asked
         else:
             self._refuse(RequestTimedOut(limit=self._limits.receive_timeout))
+
+
+def refusal_of(error: httptools.HttpParserError) -> EmbedwayError:
+    """What one of our callbacks raised is its context."""
+    cause = error.__context__
+    return cause if isinstance(cause, EmbedwayError) else MalformedHttp(problem=str(error))
+
+
+def disconnect(cycle: RequestResponseCycle) -> None:
+    """Its request gets no answer any more, and is told so."""
+    cycle.disconnected = True
+    cycle.on_response = _nobody_is_told  # it is uvicorn's to let go of the protocol, but only where it has begun
+    cycle.message_event.set()
+
+
+def _nobody_is_told() -> None:
+    pass
 
 
 def whole_response(error: EmbedwayError) -> bytes:

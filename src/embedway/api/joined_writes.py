@@ -76,15 +76,21 @@ class JoinedWrites:
             self._transport.resume_reading()
             if self._transport.can_write_eof():  # not under TLS
                 self._transport.write_eof()
-        self.connection_lost()
+        self._stop_timer()
         self._timer = self._loop.call_later(LINGER_SECONDS, self._transport.abort)
 
     def watch_client(self) -> None:
         """Abort, and free what waits, where the client does not take it."""
-        if self._timer is None and self._transport.get_write_buffer_size():
+        if self._timer is None and not self.is_ending and self._transport.get_write_buffer_size():
             self._set_timer()
 
     def connection_lost(self) -> None:
+        """Also lets go of whom it asks: he has this transport, and neither would be freed."""
+        self._stop_timer()
+        self.is_ending = True
+        self._is_receiving = _no_longer
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -113,3 +119,7 @@ class JoinedWrites:
         with contextlib.suppress(RuntimeError):  # uvloop's, where the connection has ended in this turn
             for piece in pieces:
                 self._transport.write(piece)
+
+
+def _no_longer() -> bool:
+    return False

@@ -37,9 +37,18 @@ class ReceiveTimer:
             self._handle.cancel()
             self._handle = None
 
+    def close(self) -> None:
+        """Stop for good, and let go of whom it would tell: he has this timer, and neither would be freed."""
+        self.stop()
+        self._on_stall = _nobody_is_told
+
     def _look(self) -> None:
         self._handle = None
         if self.body_bytes - self._body_bytes_before >= self._timeout * LEAST_BYTES_PER_SECOND:
             self.start()
         else:
             self._on_stall()
+
+
+def _nobody_is_told() -> None:
+    """The connection has ended."""

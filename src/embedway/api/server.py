@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -27,6 +28,7 @@ from embedway.api.engine_restarts import EngineRestarts
 from embedway.api.http_limits import HttpLimits
 from embedway.api.http_protocol import HttpProtocol
 from embedway.api.media_setup import media_reader
+from embedway.api.tls_server import TlsServer
 from embedway.api.waits import Waits
 from embedway.child_process import BEAT_SECONDS, ParentLink
 from embedway.config import Settings
@@ -53,11 +55,35 @@ SWITCH_SECONDS = 0.0005
 class Server(uvicorn.Server):
     """uvicorn's server, which refuses new requests politely for a while before it closes the port."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, delay: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, delay: float, limits: HttpLimits) -> None:
         """`delay`: the seconds from the signal to end until the port is closed."""
         super().__init__(config)
         self._drain = drain
         self._delay = delay
+        self._limits = limits
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.config.ssl is None:
+            await super().startup(sockets)
+            return
+        make_protocol = functools.partial(
+            self.config.http_protocol_class, config=self.config, server_state=self.server_state, app_state={}
+        )
+        servers = [
+            TlsServer(
+                listening,
+                self.config.ssl,
+                cast("Callable[[], asyncio.Protocol]", make_protocol),
+                connections=self.server_state.connections,
+                max_connections=self._limits.max_connections,
+                handshake_timeout=self._limits.receive_timeout,
+            )
+            for listening in sockets or ()
+        ]
+        for server in servers:
+            server.start()
+        self.servers = cast("list[asyncio.base_events.Server]", servers)
+        self.started = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._drain.has_begun = True
@@ -99,9 +125,10 @@ async def serve_http(context: ApiContext, link: ParentLink, socket_fd: int) -> N
     """The same, once there is all that it takes; `socket_fd` is the listening socket."""
     settings = context.settings
     delay = min(settings.drain_delay, settings.drain_timeout)
+    limits = limits_of(settings)
     server_config = uvicorn.Config(
         create_app(context),
-        http=cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, limits=limits_of(settings))),
+        http=cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, limits=limits)),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -122,7 +149,7 @@ async def serve_http(context: ApiContext, link: ParentLink, socket_fd: int) -> N
     leave_alone_what_is_there()
     server_config.load()
     server_config.ssl = tls_context(settings)
-    server = Server(server_config, context.drain, delay)
+    server = Server(server_config, context.drain, delay, limits)
     await server.serve(sockets=[socket.socket(fileno=socket_fd)])
     for task in told:
         task.cancel()

@@ -34,6 +34,7 @@ class Wait:
     answer: asyncio.Future[Any]
     ended_by: Exception | None = None
     """Why the answer was given up. Written by `end`."""
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
     watcher: asyncio.Task[None] | None = None
 
     def end(self, cause: Exception) -> None:
@@ -43,6 +44,14 @@ class Wait:
 
     def watch(self, receive: Receive) -> None:
         self.watcher = asyncio.ensure_future(self._end_on_disconnect(receive))
+
+    def close(self) -> None:
+        """It is over. A watcher that is cancelled keeps its frame, and this wait with that: it is let go of."""
+        for timer in self.timers:
+            timer.cancel()
+        if self.watcher is not None:
+            self.watcher.cancel()
+            self.watcher = None
 
     async def _end_on_disconnect(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -79,27 +88,23 @@ class Waits:
         """
         wait = Wait(request_ids, answer)
         loop = asyncio.get_running_loop()
-        timers = [loop.call_later(WATCH_AFTER_SECONDS, wait.watch, request.receive)]
+        wait.timers.append(loop.call_later(WATCH_AFTER_SECONDS, wait.watch, request.receive))
         if deadline is not None:
-            timers.append(loop.call_later(deadline.remaining_seconds(), wait.end, deadline.error()))
+            wait.timers.append(loop.call_later(deadline.remaining_seconds(), wait.end, deadline.error()))
         self._waits.add(wait)
         try:
             return await answer
         except asyncio.CancelledError:
-            cause, wait.ended_by = wait.ended_by, None
-            if cause is None:
+            if wait.ended_by is None:
                 raise
-            self.on_end(CAUSES[type(cause)])
-            try:
-                raise cause from None
-            finally:
-                del cause  # it knows this frame: a cycle would keep the request until the garbage is looked through
+            self.on_end(CAUSES[type(wait.ended_by)])
+            raise wait.ended_by from None
         finally:
             self._waits.remove(wait)
-            for timer in timers:
-                timer.cancel()
-            if wait.watcher is not None:
-                wait.watcher.cancel()
+            wait.close()
+            # Both have the error that is raised, which has this frame: the request would stay until the garbage is
+            # looked through, and that is seldom.
+            del wait, answer
 
     def abort(self, request_id: str | None) -> None:
         """End the requests that have this id; None: all."""

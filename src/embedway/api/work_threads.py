@@ -68,6 +68,7 @@ class WorkThreads:
             return await result
         finally:
             queued.run = queued.result = None
+            del result  # it has the error that it brings, which has this frame: neither would be freed
 
     def _begin(self) -> None:
         while self._num_running < self._num_threads and (work := self._next()) is not None:

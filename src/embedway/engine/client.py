@@ -100,8 +100,8 @@ class EngineClient:
                 await asyncio.sleep(0)
             return joined(await asyncio.gather(*answers))
         finally:
-            for answer in answers:
-                answer.cancel()  # those that are not there yet, where one has failed
+            while answers:  # none is kept: one that failed has its error, which has this frame
+                answers.pop().cancel()  # those that are not there yet, where one has failed
 
     def _submit(
         self, sequences: PackedSequences, terms: Terms, *, may_wait: bool = False

@@ -46,6 +46,8 @@ class FairShareQueue(Generic[RequestT]):
     def __init__(self) -> None:
         self._shares: dict[int, _Share[RequestT]] = {}
         """Of every key that ever had a request here: as many as the server has keys"""
+        self._requests: dict[Hashable, RequestT] = {}
+        """All that wait, of every key"""
         self._heap: list[tuple[float, int]] = []
         """Virtual times and keys, once for each key with requests; a time may be out of date, and then too early"""
         self._turn: _Share[RequestT] | None = None
@@ -54,13 +56,10 @@ class FairShareQueue(Generic[RequestT]):
         """Of whoever was served last, before that: where newcomers start"""
 
     def __len__(self) -> int:
-        return sum(len(share.queue) for share in self._shares.values())
+        return len(self._requests)
 
     def get(self, key: Hashable) -> RequestT | None:
-        for share in self._shares.values():
-            if (request := share.queue.get(key)) is not None:
-                return request
-        return None
+        return self._requests.get(key)
 
     def requests(self) -> list[RequestT]:
         """Key by key, each one's in the order of their arrival."""
@@ -72,12 +71,14 @@ class FairShareQueue(Generic[RequestT]):
         if not len(share.queue):
             share.virtual_ms = max(share.virtual_ms, self._virtual_ms)
         share.queue.add(request, remaining_ms)
+        self._requests[request.key] = request
         if not share.is_in_heap:
             share.is_in_heap = True
             heapq.heappush(self._heap, (share.virtual_ms, request.key_number))
 
     def remove(self, request: RequestT) -> None:
         self._shares[request.key_number].queue.remove(request)
+        del self._requests[request.key]
 
     def has_left(self, request: RequestT, remaining_ms: float) -> None:
         """A part of it was taken: its turn changes."""

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
 
+import anyio
+
 from embedway.errors import EmbedwayError, MediaFetchFailed, MediaTooLarge
 from embedway.media.decoder import MediaDecoder
 from embedway.media.memory import ENCODED_BYTES, Lease, MediaMemory, estimate, is_named
@@ -70,8 +72,10 @@ class MediaReader:
         turns = asyncio.Semaphore(IN_FLIGHT)
         reading = all_or_none([self._read(ref, lease, turns) for ref in refs])
         try:
-            return await asyncio.wait_for(reading, self.timeout_seconds)
-        except asyncio.TimeoutError as error:
+            # asyncio.wait_for, before Python 3.12, leaves a cycle of references with every error
+            with anyio.fail_after(self.timeout_seconds):
+                return await reading
+        except TimeoutError as error:
             problem = f"the request's images and videos together took longer than {self.timeout_seconds:g} seconds"
             raise MediaFetchFailed(param=refs[0].param, problem=problem) from error
 
@@ -111,3 +115,5 @@ async def all_or_none(awaitables: Sequence[Awaitable[ResultT]]) -> list[ResultT]
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+    finally:
+        tasks.clear()  # they have their errors, which have this frame: none would be freed
