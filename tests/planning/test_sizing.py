@@ -52,10 +52,12 @@ def test_vectors_take_their_numbers_and_travel_in_the_time_there_is() -> None:
 
 
 def test_queries_get_machines_for_their_rate_and_for_losses() -> None:
-    made = plan_queries(Queries(10_000, 12, 50.0, spare=2, domains=1), MACHINE, MODEL, 1.0)
+    made = plan_queries(Queries(10_000, 12, 0.5, 50.0, spare=2, domains=1), MACHINE, MODEL, 1.0)
     assert made is not None
     assert made.needed * made.limit.rate * HEADROOM >= 10_000 > (made.needed - 1) * made.limit.rate * HEADROOM
     assert made.machines == made.needed + 2
+    assert made.planned.rate * made.needed == pytest.approx(10_000)
+    assert made.planned.p99_ms < made.limit.p99_ms <= 50
     assert made.cost_a_month == made.machines * 730
 
 

@@ -32,7 +32,7 @@ def plan(
     shared_ms: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="What a query's HTTP and JSON take of the model's time: 0.2 by default, 0 with cores enough."
+            min=0.0, help="What a query's HTTP and JSON take of the model's time: 0.5 by default, 0 with cores enough."
         ),
     ] = None,
     documents: Annotated[int | None, typer.Option(min=1, help="Documents to embed once.")] = None,
@@ -40,7 +40,10 @@ def plan(
     days: Annotated[float | None, typer.Option(min=0.001, help="They have to be done in so many days.")] = None,
     machines: Annotated[int | None, typer.Option(min=1, help="They are done on so many machines instead.")] = None,
     queries_per_second: Annotated[float | None, typer.Option(min=0.001, help="Queries that come a second.")] = None,
-    query_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each.")] = 12,
+    query_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each, on average.")] = 12,
+    query_spread: Annotated[
+        float, typer.Option(min=0.0, max=2.0, help="Their standard deviation against that mean; longer ones wait.")
+    ] = 0.5,
     p99_ms: Annotated[float, typer.Option("--p99-ms", min=0.1, help="99 of 100 are answered in so long.")] = 50.0,
     spare: Annotated[int, typer.Option(min=0, help="Machines for queries that may be lost at any time.")] = 1,
     domains: Annotated[int, typer.Option(min=1, help="Failure domains (zones); of two or more one may be lost.")] = 1,
@@ -70,7 +73,7 @@ def plan(
         work = sizing.Backlog(documents, document_tokens, days, machines)
         backlog = sizing.plan_backlog(work, machine, vectors, price)
     if queries_per_second is not None:
-        wanted = sizing.Queries(queries_per_second, query_tokens, p99_ms, spare, domains)
+        wanted = sizing.Queries(queries_per_second, query_tokens, query_spread, p99_ms, spare, domains)
         queries = sizing.plan_queries(wanted, machine, vectors, price)
     memory = sizing.memory_bytes(machine, vectors, tokens=document_tokens if documents else query_tokens)
     made = report.Plan(machine, memory, backlog, queries, wanted)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from embedway.planning.machine import Machine
+    from embedway.planning.simulation import Outcome
     from embedway.planning.sizing import BacklogPlan, Queries, QueriesPlan
 
 
@@ -60,16 +61,20 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
             ("  vectors", f"{vectors}; an HNSW graph {in_words(backlog.index_bytes)} more"),
         ]
     if queries := plan.queries:
-        limit = queries.limit
-        latencies = f"p50 {limit.p50_ms:.1f} ms, p99 {limit.p99_ms:.1f} ms, busy {limit.utilisation:.0%} of the time"
         shown += [
             ("Queries", f"{queries.machines:,} machines: {queries.needed:,} at work, the rest for losses"),
-            ("  one machine", f"at most {limit.rate:,.0f} queries/s: {latencies}"),
+            ("  one machine", f"at most {outcome(queries.limit)}"),
+            ("  as planned", outcome(queries.planned)),
             ("  cost", f"{money(queries.cost_a_month)} a month"),
             ("  network", traffic(queries)),
         ]
     parts = ", ".join(f"{name} {in_words(size)}" for name, size in plan.memory.items())
     return [*shown, ("Memory of a machine", f"{in_words(sum(plan.memory.values()))}: {parts}")]
+
+
+def outcome(made: Outcome) -> str:
+    latencies = f"p50 {made.p50_ms:.1f} ms, p99 {made.p99_ms:.1f} ms"
+    return f"{made.rate:,.0f} queries/s: {latencies}, busy {made.utilisation:.0%} of the time"
 
 
 def traffic(plan: BacklogPlan | QueriesPlan) -> str:
@@ -81,19 +86,28 @@ def assumptions(plan: Plan) -> list[str]:
     line = f"{costs.fixed:.2f} ms + {1000 * costs.per_token:.3g} µs a token + {1e6 * costs.per_square:.3g} ns a square"
     said = [
         f"A batch takes {line} of a sequence's length ({machine.source}), and at most {machine.target_ms:g} ms.",
-        "Every text is of the length given, none is sent twice, and machines are alike.",
-        (f"Memory is that of MiniLM's processes, a batch of {machine.max_batch_tokens:,} tokens with {SCRATCH_FLOATS} "
-        f"times the vector's width for each, and a queue of {QUEUE_SECONDS} s of work."),
+        "No text is sent twice, and machines are alike.",
+        (
+            f"Memory is that of MiniLM's processes, a batch of {machine.max_batch_tokens:,} tokens with "
+            f"{SCRATCH_FLOATS} times the vector's width for each, and a queue of {QUEUE_SECONDS} s of work."
+        ),
         f"A token is {TEXT_BYTES_A_TOKEN} bytes of text; a backlog's vectors travel as they are, a query's in base64.",
     ]
     if plan.backlog:
-        said.append(f"A machine computes {BULK_SHARE:.0%} of the time; the rest is reading, writing and work done again.")
+        said.append(
+            f"A machine computes {BULK_SHARE:.0%} of the time; the rest is reading, writing and work done again."
+        )
     if wanted := plan.wanted:
         said += [
-            (f"Queries come at random (Poisson), evenly spread; {NUM_REQUESTS:,} of them are simulated, and a machine gets "
-            f"{HEADROOM:.0%} of the highest rate whose p99 is {wanted.p99_ms:g} ms."),
-            (f"A query takes {machine.path_ms:g} ms beside its batch, and lengthens that by {machine.shared_ms:g} ms, for "
-            "API process and client. The network's delay is not in it."),
+            (
+                f"Queries come at random (Poisson) on all machines alike; lengths deviate by {wanted.spread:.0%}. "
+                f"{NUM_REQUESTS:,} are simulated, and a machine gets {HEADROOM:.0%} of the highest rate "
+                f"whose p99 is {wanted.p99_ms:g} ms."
+            ),
+            (
+                f"A query takes {machine.path_ms:g} ms beside its batch, and lengthens that by "
+                f"{machine.shared_ms:g} ms, for API process and client. The network's delay is not in it."
+            ),
             f"Of the machines for queries {wanted.spare} may be lost"
             + (f", or one of {wanted.domains} failure domains whole." if wanted.domains > 1 else "."),
         ]

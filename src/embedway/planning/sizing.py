@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedway.planning.simulation import Outcome, highest_rate
+from embedway.planning.simulation import Outcome, highest_rate, simulate
 
 if TYPE_CHECKING:
     from embedway.planning.machine import Machine
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 HOURS_A_MONTH = 730
 BULK_SHARE = 0.9
 """Of a machine's time that a backlog gets: the rest is reading, writing, restarts and work done again"""
-HEADROOM = 0.8
-"""Of the highest simulated rate: real batches vary, and arrivals come in bursts"""
+HEADROOM = 0.6
+"""Of the highest simulated rate: near its limit a server's p99 was a multiple of the simulated one"""
 TEXT_BYTES_A_TOKEN = 4.5
 """English; JSON's quotes are in HEAD_BYTES"""
 HEAD_BYTES = 500
@@ -54,6 +54,8 @@ class Backlog:
 class Queries:
     per_second: float
     tokens: int
+    spread: float
+    """Of the tokens: standard deviation against mean"""
     p99_ms: float
     spare: int
     """Machines that may be lost at any time"""
@@ -83,6 +85,8 @@ class QueriesPlan:
     """Without those that may be lost"""
     limit: Outcome
     """The highest rate of one machine"""
+    planned: Outcome
+    """What each of those has after all losses"""
     cost_a_month: float | None
     bytes_in_per_second: float
     bytes_out_per_second: float
@@ -108,15 +112,18 @@ def plan_backlog(backlog: Backlog, machine: Machine, model: Model, price: float 
 
 def plan_queries(queries: Queries, machine: Machine, model: Model, price: float | None) -> QueriesPlan | None:
     """None where no rate keeps the p99."""
-    limit = highest_rate(machine, tokens=queries.tokens, p99_ms=queries.p99_ms)
+    limit = highest_rate(machine, tokens=queries.tokens, spread=queries.spread, p99_ms=queries.p99_ms)
     if limit is None:
         return None
     needed = math.ceil(queries.per_second / (limit.rate * HEADROOM))
+    rate = queries.per_second / needed
+    planned = simulate(machine, rate=rate, tokens=queries.tokens, spread=queries.spread)
     count = machines_with_losses(needed, spare=queries.spare, domains=queries.domains)
     return QueriesPlan(
         machines=count,
         needed=needed,
         limit=limit,
+        planned=planned,
         cost_a_month=None if price is None else count * price * HOURS_A_MONTH,
         bytes_in_per_second=queries.per_second * (queries.tokens * TEXT_BYTES_A_TOKEN + HEAD_BYTES),
         bytes_out_per_second=queries.per_second * (model.dimension * 4 * BASE64 + HEAD_BYTES),
@@ -127,7 +134,7 @@ def machines_with_losses(needed: int, *, spare: int, domains: int) -> int:
     """The fewest of which `needed` are left after `spare` are lost, or one of the domains whole."""
     if domains == 1:
         return needed + spare
-    return max(needed + spare, math.ceil(needed / (domains - 1)) * domains)
+    return max(needed + spare, -(-needed * domains // (domains - 1)))
 
 
 def memory_bytes(machine: Machine, model: Model, *, tokens: int) -> dict[str, float]:
