@@ -54,7 +54,7 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
     if backlog := plan.backlog:
         vectors = ", ".join(f"{in_words(size)} in {name}" for name, size in backlog.stored_bytes.items())
         shown += [
-            ("Backlog", f"{backlog.machines:,} machines, {backlog.hours:,.1f} hours"),
+            ("Backlog", f"{counted(backlog.machines)}, {backlog.hours:,.1f} hours"),
             ("  one machine", f"{backlog.tokens_per_second:,.0f} tokens/s"),
             ("  cost", money(backlog.cost)),
             ("  network", traffic(backlog)),
@@ -62,10 +62,10 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
         ]
     if queries := plan.queries:
         shown += [
-            ("Queries", f"{queries.machines:,} machines: {queries.needed:,} at work, the rest for losses"),
+            ("Queries", f"{counted(queries.machines)}: {queries.needed:,} at work, the rest for losses"),
             ("  one machine", f"at most {outcome(queries.limit)}"),
             ("  as planned", outcome(queries.planned)),
-            ("  cost", f"{money(queries.cost_a_month)} a month"),
+            ("  cost a month", money(queries.cost_a_month)),
             ("  network", traffic(queries)),
         ]
     parts = ", ".join(f"{name} {in_words(size)}" for name, size in plan.memory.items())
@@ -112,6 +112,10 @@ def assumptions(plan: Plan) -> list[str]:
             + (f", or one of {wanted.domains} failure domains whole." if wanted.domains > 1 else "."),
         ]
     return said
+
+
+def counted(machines: int) -> str:
+    return "1 machine" if machines == 1 else f"{machines:,} machines"
 
 
 def money(amount: float | None) -> str:
