@@ -21,7 +21,7 @@ OTHER_FLAGS = {"--config", "--help", "--version", "--show-completion", "--instal
 """Those of `embedway` that are no settings, beside those of its other commands."""
 A_FILE = re.compile(r"(\.\w+/\w+|\w[\w./-]*(\.(py|md|toml|txt|sh|ya?ml)|/))")
 COMMAND = re.compile(r"\bembedway [a-z]+|make serve|embedway:cpu")
-A_FLAG = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*")
+A_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9]*(?:-[a-z]+)*")
 
 
 def text_of(page: str) -> str:

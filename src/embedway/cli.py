@@ -13,6 +13,7 @@ from rich.text import Text
 from embedway.commands.bench import bench
 from embedway.commands.check import MODEL_SETTINGS, check
 from embedway.commands.models import models
+from embedway.commands.plan import plan
 from embedway.commands.setting_options import given_settings, with_settings
 from embedway.config import forget_secrets, load_settings
 from embedway.errors import StartupError
@@ -78,6 +79,7 @@ app.command("serve")(with_settings(_serve))
 app.command("check")(with_settings(check, MODEL_SETTINGS))
 app.command("bench")(bench)
 app.command("models")(models)
+app.command("plan")(plan)
 
 
 def main() -> int:

@@ -1,0 +1,1 @@
+"""`embedway plan`: from what one machine does to how many are needed, and what they cost."""
