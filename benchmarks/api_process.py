@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -31,6 +32,7 @@ from embedway.engine.supervisor import listen
 from embedway.engine.wire import ApiConfig, EngineConfig
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
+from embedway.supervisor_words import ModelConfig, write_models
 
 REPOSITORY = Path(__file__).parents[1]
 LIST_LENGTH = 32
@@ -67,19 +69,28 @@ class Pair:
         self._engine = self._start("benchmarks.free_engine", engine)
         with listen("127.0.0.1", 0) as listening:
             self.port = listening.getsockname()[1]
-            api = ApiConfig(
+            model = ModelConfig(
+                number=0,
                 settings=settings,
-                keys=ApiKeys(),
                 spec=spec,
                 engine_addresses=[address],
-                socket_fd=listening.fileno(),
-                metrics_folder=str(folder),
+                first_engine=0,
                 adapters_folder=str(folder),
             )
+            write_models(folder / "models.json", [model])
+            config = ApiConfig(
+                settings=settings,
+                keys=ApiKeys(),
+                models_file=f"{folder}/models.json",
+                socket_fd=listening.fileno(),
+                metrics_folder=str(folder),
+            )
+            # an older tree, with one model, looks for that one's own fields
+            api = {**msgspec.to_builtins(model), **msgspec.to_builtins(config)}
             self._api = self._start("embedway.api.server", api, listening)
 
     def _start(
-        self, module: str, config: msgspec.Struct, listening: socket.socket | None = None
+        self, module: str, config: msgspec.Struct | dict[str, Any], listening: socket.socket | None = None
     ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-m", module],

@@ -13,8 +13,6 @@ from embedway.api_keys import NO_KEY, ApiKeys, read_key_file
 from embedway.config import Settings, forget_secrets, load_settings
 from embedway.engine.wire import ApiConfig
 from embedway.errors import InvalidSetting
-from embedway.models.checkpoint import read_spec
-from embedway.models.checkpoint_location import locate
 from embedway.serve import read_keys
 
 KEYS = ["first-4410", "second-7391"]
@@ -47,15 +45,12 @@ def test_without_an_admin_s_key_nobody_is_admin() -> None:
 
 def test_what_an_api_process_is_told_holds_no_key(tmp_path: Path) -> None:
     settings = all_keys(tmp_path)
-    name = settings.model_path
     config = ApiConfig(
         settings=settings.for_api_process(),
         keys=ApiKeys.of(settings),
-        spec=read_spec(locate(name), name=name),
-        engine_addresses=[],
+        models_file="",
         socket_fd=0,
         metrics_folder="",
-        adapters_folder="",
     )
     sent = msgspec.json.encode(config)
     for key in (*KEYS, "third-5512", ADMIN):

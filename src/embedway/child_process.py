@@ -29,11 +29,6 @@ BEAT_SECONDS = 0.5
 
 RETIRE = "retire"
 """Down, to an engine: it has a successor"""
-RESTART_ENGINES = "restart engines"
-"""Up, from an API process: one of the next two comes back for each, in order"""
-RESTART_BEGUN = "restart begun"
-RESTART_RUNS = "restart runs"
-"""The engines are being restarted already"""
 
 
 class Announcement(msgspec.Struct, omit_defaults=True):
@@ -68,7 +63,7 @@ class ParentLink:
         self.tell("")
 
     def tell(self, word: str) -> bool:
-        """One of the words that go up, once `announce_ready` was called. False where the parent does not read."""
+        """A word that goes up, once `announce_ready` was called. False where the parent does not read."""
         try:
             return self._stdout.write(word.encode() + b"\n") is not None  # all of it, or None where the pipe is full
         except BrokenPipeError:
@@ -182,7 +177,7 @@ class ChildProcess:
         return await self._process.wait()
 
     def tell(self, word: str) -> None:
-        """One of the words that go down, to a child that is ready."""
+        """A word that goes down, to a child that is ready."""
         assert self._process.stdin is not None
         self._process.stdin.write(word.encode() + b"\n")
 

@@ -32,8 +32,8 @@ app = typer.Typer(
 )
 
 
-def _serve(model: str | None, config: Path | None, **flags: Any) -> None:
-    """Serve a model over HTTP.
+def _serve(model: list[str] | None, config: Path | None, **flags: Any) -> None:
+    """Serve a model over HTTP, or several.
 
     Every option can also be an environment variable (EMBEDWAY_PORT=8000) or a line of the config file (port: 8000).
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -28,6 +29,13 @@ LogFormat: TypeAlias = Literal["pretty", "json"]
 FairShare: TypeAlias = Literal["requests", "keys"]
 
 
+MODEL_SETTINGS = (
+    *("model_path", "served_model_name", "alias", "revision", "dtype", "device", "pooling", "max_length", "matryoshka"),
+    *("trust_remote_code", "chat_template", "lora_paths", "lora_root", "max_loaded_loras", "max_lora_rank", "truncate"),
+    *("max_queued_tokens", "max_queued_requests", "replicas", "threads", "target_batch_ms", "max_batch_tokens"),
+    "cache_mb",
+)
+"""What each of several models may have of its own; all else is the server's"""
 KEY_SETTINGS = {"api_key", "api_key_file", "admin_api_key"}
 """What `api_keys.ApiKeys` is made of: API processes do not get these"""
 
@@ -66,8 +74,18 @@ class Settings(BaseModel):
         [], MODEL, "Name that requests give in 'model'; several may be given. By default the model's own name."
     )
     alias: list[str] = setting(
-        [], MODEL, "Further name for the model, such as text-embedding-3-small; several may be given."
+        [],
+        MODEL,
+        "Further name for the model, such as text-embedding-3-small, or NAME=MODEL for one of several models; several "
+        "may be given.",
     )
+    models: list[dict[str, Any]] = setting(
+        [],
+        MODEL,
+        "Several models in the place of one: each an id, a folder, or its settings as JSON with 'model_path' among "
+        "them; several may be given.",
+    )
+    model_root: list[Path] = setting([], MODEL, "Folder from which /load_model may load models; several may be given.")
     revision: str | None = setting(None, MODEL, "The model's branch, tag or commit on the Hub.")
     download_dir: Path | None = setting(None, MODEL, "Folder for downloaded models. By default the Hub cache.")
     dtype: Dtype = setting("auto", MODEL, "The type of the weights; auto is the fastest that is exact, measured.")
@@ -293,6 +311,7 @@ class Settings(BaseModel):
         "cors_allow_origin",
         "allowed_hosts",
         "lora_root",
+        "model_root",
         "allowed_media_domains",
         "allowed_local_media_path",
         mode="before",
@@ -318,6 +337,15 @@ class Settings(BaseModel):
             read = _read_json(value)
             return [_read_lora_path(one) for one in (read if isinstance(read, list) else [read])]
         return [_read_lora_path(part.strip()) for part in value.split(",") if part.strip()]
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _read_models(cls, value: object) -> object:
+        """One or several, each a name or an object; an environment variable has commas between names, or JSON."""
+        if isinstance(value, str):
+            is_json = value.lstrip().startswith(("[", "{"))
+            value = _read_json(value) if is_json else [part.strip() for part in value.split(",") if part.strip()]
+        return [_read_model(one) for one in (value if isinstance(value, list) else [value])]
 
     @field_validator("lora_paths")
     @classmethod
@@ -378,6 +406,25 @@ def _read_lora_path(value: object) -> object:
     return {"lora_name": name, "lora_path": path} if is_named else {"lora_name": value, "lora_path": value}
 
 
+def _read_model(value: object) -> object:
+    """An id, a folder or a JSON object → an object of a model's settings. Raises ValueError for what is none."""
+    if isinstance(value, str):
+        value = _read_json(value) if value.lstrip().startswith("{") else {"model_path": value}
+    if not isinstance(value, dict):
+        raise ValueError("must have a name or an object of settings for each model")
+    entry = {{"model": "model_path"}.get(name, name): own for name, own in _by_field(value).items()}
+    if "model_path" not in entry:
+        raise ValueError("has a model without 'model_path'")
+    if unknown := next((name for name in entry if name not in MODEL_SETTINGS), None):
+        raise ValueError(f"has {unknown!r}, which is no setting of a single model")
+    return entry
+
+
+def _by_field(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Settings by the names of their fields, which may be written with dashes."""
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
 def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -397,8 +444,26 @@ def load_settings(flags: dict[str, Any], config_file: Path | None = None) -> Set
     Raises InvalidSetting naming the setting at fault, by its flag.
     """
     from_file = {} if config_file is None else _read_config_file(config_file)
+    return checked_settings(_merged(from_file, _from_environment(), flags))
+
+
+def _merged(*sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The last one wins, and says by either of two settings which models there are."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        if {"models", "model_path"} <= source.keys():
+            raise InvalidSetting(setting="--models", problem="is given together with --model-path: give one of them")
+        for one, other in (("models", "model_path"), ("model_path", "models")):
+            if one in source:
+                merged.pop(other, None)
+        merged.update(source)
+    return merged
+
+
+def checked_settings(values: Mapping[str, Any]) -> Settings:
+    """Raises InvalidSetting naming the setting at fault, by its flag."""
     try:
-        return Settings.model_validate({**from_file, **_from_environment(), **flags})
+        return Settings.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0]) if problem["loc"] else "settings"
@@ -431,7 +496,7 @@ def _read_config_file(path: Path) -> dict[str, Any]:
         raise InvalidSetting(setting="--config", problem=f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise InvalidSetting(setting="--config", problem=f"{path} must hold settings by their names")
-    known = {str(key).replace("-", "_"): value for key, value in values.items()}
+    known = _by_field(values)
     for name in known:
         if name not in Settings.model_fields:
             raise InvalidSetting(setting="--config", problem=f"{path} has the unknown setting {name!r}")

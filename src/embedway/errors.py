@@ -16,6 +16,7 @@ EmbedwayError
 │   ├── DimensionsNotSupported      400 dimensions_not_supported
 │   ├── UnknownPrompt               400 unknown_prompt
 │   ├── AdapterRefused              400 adapter_refused
+│   ├── ModelRefused                400 model_refused
 │   ├── MediaNotSupported           400 media_not_supported
 │   ├── MediaUnreadable             400 media_unreadable
 │   ├── MediaTooLarge               400 media_too_large
@@ -32,6 +33,7 @@ EmbedwayError
 │   ├── RequestTimedOut             408 request_timed_out
 │   ├── RequestAborted              409 request_aborted
 │   ├── RestartInProgress           409 restart_in_progress
+│   ├── ModelConflict               409 model_conflict
 │   ├── BodyTooLarge                413 body_too_large
 │   ├── UnsupportedMediaType        415 unsupported_media_type
 │   ├── HostNotAllowed              421 host_not_allowed
@@ -41,6 +43,7 @@ EmbedwayError
 │   ├── InternalFault               500 internal_error
 │   ├── ItemFailed                  500 item_failed
 │   ├── NonFiniteVector             500 non_finite_vector
+│   ├── ModelUnavailable            503 model_unavailable
 │   ├── EngineNotReady              503 engine_not_ready
 │   ├── EngineLost                  503 engine_lost
 │   ├── MediaBusy                   503 media_busy
@@ -197,6 +200,11 @@ class AdapterRefused(RequestError):
         self.adapter, self.problem = adapter, problem  # an engine sends them to the API process, which raises it anew
 
 
+class ModelRefused(RequestError):
+    sentence = "The model {name!r} cannot be loaded: {problem}."
+    code = "model_refused"
+
+
 class MediaNotSupported(RequestError):
     sentence = "'{param}' is {kind} input, which the model of this server does not read."
     code = "media_not_supported"
@@ -307,6 +315,12 @@ class RestartInProgress(RequestError):
     code = "restart_in_progress"
 
 
+class ModelConflict(RequestError):
+    sentence = "The model {name!r} {problem}."
+    status = 409
+    code = "model_conflict"
+
+
 class ServerOverloaded(RequestError):
     sentence = "The server has too much to do and did not begin this request: {problem}. Try again in {seconds} s."
     status = 429
@@ -363,6 +377,15 @@ class EngineNotReady(ServerFault):
     status = 503
     code = "engine_not_ready"
     retry_after_seconds = 2
+
+
+class ModelUnavailable(ServerFault):
+    """Clients are told not to try again: it takes an operator to bring it back."""
+
+    sentence = "The model {name!r} is unavailable: {problem}. An operator has to restart or unload it."
+    status = 503
+    code = "model_unavailable"
+    is_final = True
 
 
 class EngineLost(ServerFault):

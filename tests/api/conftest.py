@@ -17,6 +17,7 @@ from embedway.api.adapter_registry import AdapterRegistry
 from embedway.api.app import create_app
 from embedway.api.context import ApiContext
 from embedway.api.context_setup import api_context
+from embedway.api.served_models import ServedModel, ServedModels
 from embedway.api.waits import Waits
 from embedway.api_keys import ApiKeys
 from embedway.config import Settings, load_settings
@@ -24,6 +25,7 @@ from embedway.engine.client import EngineClient
 from embedway.engine.loop import Engine, EngineIdentity
 from embedway.engine.vector_cache import VectorCache
 from embedway.inputs.sequences import SequenceMaker
+from embedway.model_settings import models_of
 from embedway.model_spec import ModelSpec
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
@@ -101,12 +103,13 @@ def serve(spec: ModelSpec, tmp_path: Path) -> Serve:
                 sequences = SequenceMaker.load(spec, max_request_tokens=values.max_request_tokens)
                 adapters = AdapterRegistry(tmp_path, engine)
                 await adapters.adopt()
+                served = ServedModel.of(
+                    models_of(values)[0], sequences, engine=engine, adapters=adapters, metrics=metrics
+                )
                 with api_context(
                     values,
                     ApiKeys.of(values),
-                    sequences,
-                    engine=engine,
-                    adapters=adapters,
+                    ServedModels([served]),
                     metrics=metrics,
                     waits=waits,
                     tracer=tracer,

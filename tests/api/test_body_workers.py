@@ -26,7 +26,7 @@ from embedway.inputs.token_ids import check_token_ids
 from embedway.inputs.tokenizer import Truncate
 from embedway.model_spec import ModelSpec
 
-RULES = BodyRules(max_items=5, has_instructions=True, longest_text=1000, max_length=50, max_request_tokens=100)
+RULES = BodyRules(max_items=5, longest_text=1000, max_length=50, max_request_tokens=100)
 
 # ── bodies ──
 
@@ -160,7 +160,7 @@ def test_a_text_gives_the_same_tokens_where_only_its_ends_were_sent(
     spec: ModelSpec, truncate: Truncate, word: str
 ) -> None:
     maker = SequenceMaker.load(spec, max_request_tokens=300_000)
-    rules = BodyRules(5, False, maker.tokenizer.longest_read(spec.max_length), spec.max_length, 300_000)
+    rules = BodyRules(5, maker.tokenizer.longest_read(spec.max_length), spec.max_length, 300_000)
     raw = orjson.dumps({"model": "m", "input": "first " + word * (2_200_000 // len(word)) + " last"})
 
     def outcome(body: ReadBody[Any]) -> object:
@@ -180,7 +180,7 @@ def test_a_text_gives_the_same_tokens_where_only_its_ends_were_sent(
 
 @pytest.fixture
 def workers() -> Iterator[BodyWorkers]:
-    workers = BodyWorkers(RULES)
+    workers = BodyWorkers()
     yield workers
     workers.close()
 
@@ -192,7 +192,7 @@ def children() -> list[psutil.Process]:
 async def texts_of(workers: BodyWorkers, *texts: str) -> list[str]:
     raw = orjson.dumps({"model": "m", "input": texts})
     half = len(raw) // 2
-    return list((await workers.parse([raw[:half], raw[half:]], EMBEDDING)).items()[0].texts)
+    return list((await workers.parse([raw[:half], raw[half:]], EMBEDDING, RULES)).items()[0].texts)
 
 
 async def test_a_worker_is_started_for_the_first_body_and_kept(workers: BodyWorkers) -> None:

@@ -50,6 +50,15 @@ def test_a_model_that_passes_ends_it_with_status_0(
     assert [one["asked"] for one in made["types"]] == ["float32"]
 
 
+def test_one_of_several_models_has_to_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("models: [a, b]\n")
+    assert check_here(monkeypatch, "--config", str(file)) == 2
+    assert "one model is checked at a time" in capsys.readouterr().err
+
+
 def test_a_model_that_deviates_ends_it_with_status_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,14 @@ def test_the_schema_takes_the_chart_s_own_values_and_knows_all_of_them() -> None
     assert set(properties) == {*VALUES, "global"}
 
 
+@needs_helm
+def test_several_models_take_the_place_of_the_one(tmp_path: Path) -> None:
+    models = [{"model_path": "org/a", "dtype": "float32"}, "org/b"]
+    file = tmp_path / "config.yaml"
+    file.write_text(of_kind("ConfigMap", rendered(settings={"models": models}))["data"]["config.yaml"])
+    assert [model["model_path"] for model in load_settings({}, file).models] == ["org/a", "org/b"]
+
+
 def test_the_schema_takes_what_the_pages_show() -> None:
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     [shown] = re.findall(r"^```yaml\n(model:.*?)^```", page, re.MULTILINE | re.DOTALL)

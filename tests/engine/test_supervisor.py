@@ -181,6 +181,69 @@ async def test_a_crash_loop_gives_up_with_a_status_of_its_own(address: str, monk
         assert await task == 3
 
 
+def two_models(tmp_path: Path, second_dtype: str = "float32") -> tuple[Supervisor, list[str]]:
+    """One engine each, and the addresses."""
+    addresses = [f"{tmp_path}/{name}.sock" for name in ("one", "other")]
+    slots = [engine_slot(engine_config(addresses[0])), engine_slot(engine_config(addresses[1], second_dtype))]
+    for slot, group in zip(slots, ("one", "other"), strict=True):
+        slot.group = group
+    return Supervisor(slots, sockets=[], drain_timeout=5), addresses
+
+
+async def test_an_engine_that_dies_again_and_again_is_given_up_and_the_server_with_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedway.engine.supervisor.MAX_QUICK_DEATHS", 1)
+    both, [address, other] = two_models(tmp_path)
+    given_up: list[tuple[str, str]] = []
+    both.on_given_up = lambda *what: given_up.append(what)
+    async with running(both) as task, EngineClient([address]) as kept, EngineClient([other]) as client:
+        pid, kept_pid = 0, await until_ready(kept)
+        for _ in range(2):
+            pid = await until_ready(client, but_not=pid)
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: bool(given_up))
+        [(group, problem)] = given_up
+        assert (group, problem) == ("other", "engine 0 was ended by SIGKILL (out of memory?), the 2th time in a row")
+        assert await until_ready(kept) == kept_pid
+        np.testing.assert_array_equal((await kept.embed(packed([5]))).vectors, [fake_vector([5])])
+        for _ in range(2):
+            os.kill(kept_pid, signal.SIGKILL)
+            if not task.done():
+                kept_pid = await until_ready_or_done(kept, kept_pid, task)
+        assert await task == 3
+
+
+async def until_ready_or_done(client: EngineClient, but_not: int, task: asyncio.Task[int]) -> int:
+    await until(lambda: task.done() or ((status := client.statuses()[0]) is not None and status.pid != but_not))
+    return 0 if task.done() else await until_ready(client, but_not)
+
+
+async def test_one_of_several_models_that_does_not_start_ends_the_start_with_its_name(tmp_path: Path) -> None:
+    both, _ = two_models(tmp_path, second_dtype="refuse")
+    with pytest.raises(StartupError, match=r"^other: .*the test says so"):
+        await both.run(lambda facts: None)
+
+
+async def test_engines_are_added_and_removed_while_others_run(tmp_path: Path) -> None:
+    both, [address, other] = two_models(tmp_path)
+    late = both.slots.pop()
+    async with running(both), EngineClient([address]) as kept, EngineClient([other]) as client:
+        pid = await until_ready(kept)
+        await both.add([late])
+        late_pid = await until_ready(client)
+        os.kill(late_pid, signal.SIGKILL)  # it is kept alive, too
+        late_pid = await until_ready(client, but_not=late_pid)
+        both.rolling.ask("other")
+        late_pid = await until_ready(client, but_not=late_pid)
+        await both.remove([late])
+        assert not psutil.pid_exists(late_pid)
+        assert await until_ready(kept) == pid
+        with pytest.raises(StartupError, match="the test says so"):
+            await both.add([engine_slot(engine_config(other, "refuse"))])
+        assert [slot.group for slot in both.slots] == ["one"]
+
+
 async def test_an_engine_ends_when_its_supervisor_is_gone(address: str) -> None:
     child = await engine_slot(engine_config(address)).start()
     await child.ready()

@@ -17,11 +17,14 @@ import httpx
 import pytest
 
 from embedway.api_keys import ApiKeys
-from embedway.config import load_settings
+from embedway.config import Settings, load_settings
+from embedway.engine.slot import Slot
 from embedway.engine.supervisor import Supervisor, listen, runtime_folder
+from embedway.fleet import Fleet
+from embedway.model_spec import ModelSpec
 from embedway.models.checkpoint import read_spec
 from embedway.models.checkpoint_location import locate
-from embedway.serve import api_slots, engine_address
+from embedway.processes import api_slots, engine_address
 from fake_supervisor import engine_config, engine_slot
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -77,15 +80,25 @@ async def gated_server(restart_dtype: str) -> AsyncGenerator[GatedServer]:
     """Its engine's successors are told `restart_dtype`, which says what becomes of them."""
     settings = load_settings({"model_path": MODEL, "drain_delay": 0})
     with runtime_folder() as folder:
-        address = engine_address(folder, 0)
-        gate = Path(f"{address}.gate")
-        os.mkfifo(gate)
-        engine = engine_slot(engine_config(address, "gated"), restart=engine_config(address, restart_dtype))
+        gates: list[Path] = []
+
+        def make_engines(settings: Settings, spec: ModelSpec, own: Path, runtime: Path, first: int) -> list[Slot]:
+            del settings, spec, runtime, first
+            address = engine_address(own, 0)
+            gates.append(Path(f"{address}.gate"))
+            os.mkfifo(gates[0])
+            return [engine_slot(engine_config(address, "gated"), restart=engine_config(address, restart_dtype))]
+
+        fleet = Fleet(settings, folder, make_engines=make_engines)
+        spec = read_spec(locate(MODEL), name=MODEL)
+        fleet.models.append(fleet.host(settings, spec, fleet.new_folder()))
+        [gate] = gates
         with listen("127.0.0.1", 0) as listening:
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            spec = read_spec(locate(MODEL), name=MODEL)
-            slots = [engine, *api_slots(settings, ApiKeys.of(settings), spec, folder, listening.fileno())]
-            supervising = asyncio.create_task(Supervisor(slots, [listening], 5).run(lambda facts: None))
+            fleet.serve_by(api_slots(settings, ApiKeys.of(settings), folder, listening.fileno()))
+            slots = [*fleet.models[0].slots, *fleet.api_slots]
+            fleet.supervisor = Supervisor(slots, [listening], 5, fleet.on_word, fleet.on_given_up)
+            supervising = asyncio.create_task(fleet.supervisor.run(lambda facts: None))
             try:
                 async with httpx.AsyncClient(base_url=url, timeout=60) as client:
                     yield GatedServer(client, supervising, gate)

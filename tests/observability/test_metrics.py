@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from embedway.observability.engine_metrics import EngineMetrics
+from embedway.observability.engine_metrics import Engine, EngineMetrics
 from embedway.observability.exposition import CONTENT_TYPE
 from embedway.observability.families import FAMILIES, Family
 from embedway.observability.metrics import Metrics, forget_process
@@ -16,7 +16,7 @@ from embedway.observability.restart_counter import RestartCounter, restarts_in
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """As Prometheus' own parser reads the answer."""
-    families = text_string_to_metric_families(metrics.render([None]).decode())
+    families = text_string_to_metric_families(metrics.render([Engine(0, "a model", None)]).decode())
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 

@@ -24,5 +24,7 @@ async def abort_request(request: Request) -> Response:
     if body.abort_all or body.rid:
         request_id = None if body.abort_all else body.rid
         context.waits.abort(request_id)
-        context.engine.abort(request_id)
+        for model in context.models:
+            if model.engine.abort(request_id):  # each engine knows all API processes
+                break
     return Response()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
@@ -16,8 +16,10 @@ from embedway.api.schemas import (
     EmbeddingRequest,
     EncodeRequest,
     LoadAdapterRequest,
+    LoadModelRequest,
     TokenizeRequest,
     UnloadAdapterRequest,
+    UnloadModelRequest,
 )
 from embedway.errors import InvalidType, InvalidValue, MediaNotSupported, MissingField
 from embedway.inputs.item_columns import MEDIA_FIELDS, parse_columns
@@ -33,11 +35,12 @@ ReadItems: TypeAlias = tuple[Items, str | None]
 
 
 class BodyRules(msgspec.Struct, frozen=True):
-    """What the checks need to know of the model and the settings, in any process."""
+    """What the checks need to know of the models and the settings, in any process.
+
+    A body is read before it is known which of several models it names: where they differ these are the most of any.
+    """
 
     max_items: int
-    has_instructions: bool
-    """Whether the model's prompt has a place for a system message"""
     longest_text: int
     """Characters of either end of a text that a tokenizer may look at"""
     max_length: int
@@ -45,12 +48,11 @@ class BodyRules(msgspec.Struct, frozen=True):
     max_request_tokens: int
 
     @classmethod
-    def of(cls, settings: Settings, sequences: SequenceMaker) -> BodyRules:
+    def of(cls, models: Sequence[SequenceMaker], settings: Settings) -> BodyRules:
         return cls(
             max_items=settings.max_items,
-            has_instructions=sequences.chat is not None,
-            longest_text=sequences.tokenizer.longest_read(sequences.spec.max_length),
-            max_length=sequences.spec.max_length,
+            longest_text=max(model.tokenizer.longest_read(model.spec.max_length) for model in models),
+            max_length=max(model.spec.max_length for model in models),
             max_request_tokens=settings.max_request_tokens,
         )
 
@@ -66,6 +68,9 @@ class BodyForm(Generic[BodyT]):
     """Of a parsed body: raises what `parse_input` does, and errors of its own"""
     item_fields: tuple[str, ...] = ()
     """What nobody but `items_of` looks at; none: such a body has no items"""
+
+    is_short: bool = False
+    """Longer ones are refused: it has objects that are wanted whole, which a body worker would not send back"""
 
     @property
     def name(self) -> str:
@@ -92,8 +97,6 @@ def _embedding_items(body: EmbeddingRequest, rules: BodyRules) -> ReadItems:
     if body.input is not None:
         raise InvalidValue(param="messages", problem="is given together with 'input': send one of them")
     chat = parse_messages(body.messages)
-    if chat.instruction is not None and not rules.has_instructions:
-        raise InvalidValue(param="messages", problem="has a system message, for which this model has no place")
     if chat.instruction is not None and body.prompt is not None:
         raise InvalidValue(param="prompt", problem="is given together with a system message: send one of them")
     return chat
@@ -136,8 +139,11 @@ TOKENIZE = BodyForm(TokenizeRequest, _texts_to_tokenize, ("prompt",))
 DETOKENIZE = BodyForm(DetokenizeRequest, _ids_to_detokenize, ("tokens",))
 LOAD_ADAPTER = BodyForm(LoadAdapterRequest)
 UNLOAD_ADAPTER = BodyForm(UnloadAdapterRequest)
+LOAD_MODEL = BodyForm(LoadModelRequest, is_short=True)
+UNLOAD_MODEL = BodyForm(UnloadModelRequest)
 ABORT = BodyForm(AbortRequest)
 
 FORMS: dict[str, BodyForm[Any]] = {
-    form.name: form for form in (EMBEDDING, ENCODE, TOKENIZE, DETOKENIZE, LOAD_ADAPTER, UNLOAD_ADAPTER, ABORT)
+    form.name: form
+    for form in (EMBEDDING, ENCODE, TOKENIZE, DETOKENIZE, LOAD_ADAPTER, UNLOAD_ADAPTER, LOAD_MODEL, UNLOAD_MODEL, ABORT)
 }

@@ -11,7 +11,7 @@ from embedway.api.body_parsing import BodyT, parse_body
 from embedway.api.context import context_of
 from embedway.api.headers import header
 from embedway.api.request_context import clock_of
-from embedway.errors import UnsupportedMediaType
+from embedway.errors import InvalidValue, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -36,10 +36,13 @@ async def read_body(request: Request, form: BodyForm[BodyT]) -> ReadBody[BodyT]:
         raise UnsupportedMediaType(got=content_type)
     chunks = [chunk async for chunk in request.stream()]  # `body()` would keep it as long as the request
     clock_of(request).begin("parse")
-    bodies = context_of(request).bodies
+    context = context_of(request)
+    rules = context.models.rules
     if sum(map(len, chunks)) <= SMALL_BODY:  # in a millisecond: a worker's answer would take longer
-        return parsed_here(b"".join(chunks), form, bodies.rules)
-    return await bodies.parse(chunks, form)
+        return parsed_here(b"".join(chunks), form, rules)
+    if form.is_short:
+        raise InvalidValue(param="body", problem=f"is longer than {SMALL_BODY} bytes, the most of this route")
+    return await context.bodies.parse(chunks, form, rules)
 
 
 def parsed_here(raw: bytes, form: BodyForm[BodyT], rules: BodyRules) -> ReadBody[BodyT]:

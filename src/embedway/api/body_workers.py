@@ -81,8 +81,7 @@ class BodyWorker:
 class BodyWorkers:
     """At most NUM_WORKERS, each started when all others are busy, and replaced once it has ended."""
 
-    def __init__(self, rules: BodyRules) -> None:
-        self.rules = rules
+    def __init__(self) -> None:
         self._threads = WorkThreads(NUM_WORKERS)
         self._idle: list[BodyWorker] = []
 
@@ -91,10 +90,10 @@ class BodyWorkers:
         while self._idle:
             self._idle.pop().close()
 
-    async def parse(self, chunks: list[bytes], form: BodyForm[BodyT]) -> ReadBody[BodyT]:
+    async def parse(self, chunks: list[bytes], form: BodyForm[BodyT], rules: BodyRules) -> ReadBody[BodyT]:
         """Takes the chunks out of their list. Raises what `parse_body` does."""
         size = sum(map(len, chunks)) // BYTES_PER_SIZE
-        outcome = await self._threads.run(size, lambda: self._parse(chunks, Job(form.name, self.rules)))
+        outcome = await self._threads.run(size, lambda: self._parse(chunks, Job(form.name, rules)))
         return read_body_of(form, *outcome)
 
     def _parse(self, chunks: list[bytes], job: Job) -> Outcome:

@@ -13,9 +13,12 @@ router = APIRouter(tags=["Server"])
 
 
 @router.post("/flush_cache", summary="Forget all cached vectors (admin key)", responses=PLAIN)
-async def flush_cache(request: Request) -> Response:
-    """Also while requests run: those get their vectors, which are kept again."""
+async def flush_cache(request: Request, model: str | None = None) -> Response:
+    """Of the model of this name; without one, of the first. Requests that run meanwhile get their vectors, which are
+    kept again."""
     context = context_of(request)
     require_admin(request.scope, context.keys)
-    await context.engine.flush_cache()
+    served = context.models.named(model)
+    served.check_available()
+    await served.engine.flush_cache()
     return PlainTextResponse("Cache flushed.\n")

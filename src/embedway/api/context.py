@@ -7,22 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from embedway.api.drain import Drain
-from embedway.api.engine_restarts import EngineRestarts
+from embedway.api.supervisor_orders import SupervisorOrders
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from embedway.api.adapter_registry import AdapterRegistry
-    from embedway.api.admission import Admission
     from embedway.api.body_workers import BodyWorkers
-    from embedway.api.served_models import ServedModel
+    from embedway.api.served_models import ServedModels
     from embedway.api.waits import Waits
     from embedway.api.work_threads import WorkThreads
     from embedway.api_keys import ApiKeys
     from embedway.config import Settings
-    from embedway.engine.client import EngineClient
-    from embedway.inputs.sequences import SequenceMaker
-    from embedway.media.reader import MediaReader
     from embedway.observability.metrics import Metrics
     from embedway.observability.request_log import RequestLog
     from embedway.observability.request_tracer import RequestTracer
@@ -32,22 +27,16 @@ if TYPE_CHECKING:
 class ApiContext:
     settings: Settings
     keys: ApiKeys
-    model: ServedModel
-    sequences: SequenceMaker
-    engine: EngineClient
-    adapters: AdapterRegistry
+    models: ServedModels
     metrics: Metrics
-    admission: Admission
     waits: Waits
     threads: WorkThreads
     bodies: BodyWorkers
-    media: MediaReader | None = None
-    """None: the model reads text only"""
     request_log: RequestLog | None = None
     tracer: RequestTracer | None = None
     """None: nobody wants traces"""
     drain: Drain = field(default_factory=Drain)
-    restarts: EngineRestarts = field(default_factory=EngineRestarts)
+    orders: SupervisorOrders = field(default_factory=SupervisorOrders)
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix seconds"""
 

@@ -6,23 +6,17 @@ import contextlib
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from embedway.api.admission import Admission, Limits
-from embedway.api.body_forms import BodyRules
 from embedway.api.body_workers import BodyWorkers
 from embedway.api.context import ApiContext
-from embedway.api.engine_restarts import EngineRestarts
-from embedway.api.served_models import ServedModel
+from embedway.api.supervisor_orders import SupervisorOrders
 from embedway.api.work_threads import WorkThreads
 from embedway.observability.request_log import RequestLog
 
 if TYPE_CHECKING:
-    from embedway.api.adapter_registry import AdapterRegistry
+    from embedway.api.served_models import ServedModels
     from embedway.api.waits import Waits
     from embedway.api_keys import ApiKeys
     from embedway.config import Settings
-    from embedway.engine.client import EngineClient
-    from embedway.inputs.sequences import SequenceMaker
-    from embedway.media.reader import MediaReader
     from embedway.observability.metrics import Metrics
     from embedway.observability.request_tracer import RequestTracer
 
@@ -31,36 +25,28 @@ if TYPE_CHECKING:
 def api_context(
     settings: Settings,
     keys: ApiKeys,
-    sequences: SequenceMaker,
+    models: ServedModels,
     *,
-    engine: EngineClient,
-    adapters: AdapterRegistry,
     metrics: Metrics,
     waits: Waits,
-    media: MediaReader | None = None,
     tracer: RequestTracer | None = None,
-    restarts: EngineRestarts | None = None,
+    orders: SupervisorOrders | None = None,
 ) -> Generator[ApiContext]:
-    """`restarts` is None where there is no supervisor. What is given is not closed at the end, what is made here is."""
-    threads, bodies = WorkThreads(), BodyWorkers(BodyRules.of(settings, sequences))
+    """`orders` is None where there is no supervisor. What is given is not closed at the end, what is made here is."""
+    threads, bodies = WorkThreads(), BodyWorkers()
     request_log = RequestLog(text_characters=settings.log_request_texts) if settings.log_requests else None
     try:
         yield ApiContext(
             settings=settings,
             keys=keys,
-            model=ServedModel.of(sequences.spec, settings),
-            sequences=sequences,
-            engine=engine,
-            adapters=adapters,
+            models=models,
             metrics=metrics,
-            admission=Admission(Limits.of(settings), engine.tokens_per_second, metrics.refused),
             waits=waits,
             threads=threads,
             bodies=bodies,
-            media=media,
             request_log=request_log,
             tracer=tracer,
-            restarts=restarts or EngineRestarts(),
+            orders=orders or SupervisorOrders(),
         )
     finally:
         threads.close()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from embedway.api.admission import Permit
     from embedway.api.deadline import Deadline
     from embedway.api.schemas import EmbeddingRequest, EncodeRequest
+    from embedway.api.served_models import ServedModel
     from embedway.media.reader import MediaReader
     from embedway.observability.request_log import RequestRecord
     from embedway.observability.stage_clock import StageClock
@@ -45,6 +46,7 @@ class EmbeddingJob:
     """Items, how they are to be read, and for whom."""
 
     context: ApiContext
+    model: ServedModel
     items: Items
     options: InputOptions
     work: int
@@ -78,18 +80,18 @@ class EmbeddingJob:
 
     def admit(self) -> Permit:
         """Raises ServerOverloaded, or DeadlineExceeded."""
-        tokens = self.context.sequences.estimate(self.items, self.work)
+        tokens = self.model.sequences.estimate(self.items, self.work)
         timeout = None
         if self.deadline is not None:
             self.deadline.check()
             timeout = self.deadline.remaining_seconds()
-        return self.context.admission.admit(tokens, priority=self.priority, timeout=timeout, key_number=self.key_number)
+        return self.model.admission.admit(tokens, priority=self.priority, timeout=timeout, key_number=self.key_number)
 
     async def embed(self, permit: Permit) -> Embedded:
         if self.items.media:
             await self._adapters()  # one that nobody knows is found before anything is fetched for it
             self.clock.begin("media")
-        async with visuals_of(self.context.media, self.items) as visuals:
+        async with visuals_of(self.model.media, self.items) as visuals:
             sequences, answer = await self.submit(permit, visuals)
             try:
                 return sequences, await answer
@@ -110,10 +112,10 @@ class EmbeddingJob:
         adapted = with_adapters(sequences, adapters)
         expires_at = None if self.deadline is None else self.deadline.expires_at
         terms = Terms(self.priority, self.items.param, expires_at, self.key_number)
-        return sequences, context.engine.submit(adapted, terms)
+        return sequences, self.model.engine.submit(adapted, terms)
 
     def _sequences(self, visuals: Mapping[int, tuple[Visual, ...]]) -> PackedSequences:
-        return self.context.sequences.make(self.items, self.options, visuals)
+        return self.model.sequences.make(self.items, self.options, visuals)
 
     def _large_sequences(self, visuals: Mapping[int, tuple[Visual, ...]]) -> PackedSequences:
         """In a thread. The texts are freed there: that can take the event loop milliseconds, and they may be many."""
@@ -126,12 +128,13 @@ class EmbeddingJob:
         """One an item; none where the request says nothing of adapters, as nearly all do."""
         if self.adapter is None and self.lora_path is None:
             return ()
-        chooser = AdapterChooser(self.context.adapters, self.context.settings.lora_root)
+        chooser = AdapterChooser(self.model.adapters, self.model.settings.lora_root)
         return await chooser.choose(self.adapter, self.lora_path, self.items)
 
 
 async def embed(
     request: Request,
+    model: ServedModel,
     body: EmbeddingRequest | EncodeRequest,
     items: Items,
     options: InputOptions,
@@ -141,15 +144,17 @@ async def embed(
 ) -> Embedded:
     """Embed a request's items, for as long as it is waited for: see `Waits.result`.
 
-    Raises ServerOverloaded, or DeadlineExceeded, before any work is done.
+    Raises ModelUnavailable, ServerOverloaded, or DeadlineExceeded, before any work is done.
     """
+    model.check_available()
     context = context_of(request)
     clock = clock_of(request)
     job = EmbeddingJob(
         context,
+        model,
         items,
         options,
-        work=context.sequences.work(items, options),
+        work=model.sequences.work(items, options),
         adapter=adapter,
         lora_path=body.lora_path,
         priority=scheduler_priority(body.priority, context.settings),

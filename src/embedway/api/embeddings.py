@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
@@ -23,6 +24,9 @@ from embedway.inputs.json_types import describe_json_type
 from embedway.inputs.sequences import InputOptions
 from embedway.outputs.encoding import embedding_response, encode_response
 from embedway.outputs.vector_types import check_dimensions, check_output_dtype, finish
+
+if TYPE_CHECKING:
+    from embedway.api.served_models import ServedModel
 
 router = APIRouter(tags=["Embeddings"])
 
@@ -44,16 +48,18 @@ async def create_embeddings(request: Request) -> Response:
     body = read.fields
     if (record := record_of(request)) is not None:
         record.model = body.model
-    adapter = context.model.adapter_in(body.model)
+    model, adapter = context.models.find(body.model)
     items, instruction = read.items()
-    dimensions = check_common_fields(request, body, items)
+    if instruction is not None and model.sequences.chat is None:
+        raise InvalidValue(param="messages", problem="has a system message, for which this model has no place")
+    dimensions = check_common_fields(request, model, body, items)
     output_dtype, normalize = body.output_dtype or "float32", body.normalize is not False
-    check_output_dtype(output_dtype, dimension=dimensions or context.model.spec.dimension, normalize=normalize)
-    truncate = body.truncate or context.settings.truncate
+    check_output_dtype(output_dtype, dimension=dimensions or model.spec.dimension, normalize=normalize)
+    truncate = body.truncate or model.settings.truncate
     options = InputOptions(body.input_type, body.prompt_name, instruction or body.prompt, truncate)
 
     deadline = soonest(deadline, body.timeout_ms, started_at)
-    sequences, result = await embed(request, body, items, options, deadline=deadline, adapter=adapter)
+    sequences, result = await embed(request, model, body, items, options, deadline=deadline, adapter=adapter)
 
     def write() -> list[bytes]:
         vectors = finish(result.vectors, dimensions=dimensions, normalize=normalize, output_dtype=output_dtype)
@@ -74,12 +80,15 @@ async def encode(request: Request) -> Response:
     deadline = head_deadline(request, started_at)
     read = await within(deadline, read_body(request, ENCODE))
     body = read.fields
+    if (record := record_of(request)) is not None:
+        record.model = body.model
+    model, adapter = context.models.find(context.models.named(None).name if body.model is None else body.model)
     items, _ = read.items()
-    dimensions = check_common_fields(request, body, items)
+    dimensions = check_common_fields(request, model, body, items)
 
-    options = InputOptions(truncate=context.settings.truncate)
+    options = InputOptions(truncate=model.settings.truncate)
     deadline = soonest(deadline, body.timeout_ms, started_at)
-    sequences, result = await embed(request, body, items, options, deadline=deadline)
+    sequences, result = await embed(request, model, body, items, options, deadline=deadline, adapter=adapter)
 
     def write() -> list[bytes]:
         vectors = finish(result.vectors, dimensions=dimensions, normalize=True, output_dtype="float32")
@@ -102,11 +111,12 @@ async def json_response(request: Request, write: Callable[[], list[bytes]], resu
     return response_of(pieces)
 
 
-def check_common_fields(request: Request, body: EmbeddingRequest | EncodeRequest, items: Items) -> int | None:
+def check_common_fields(
+    request: Request, model: ServedModel, body: EmbeddingRequest | EncodeRequest, items: Items
+) -> int | None:
     """Check `rid` and `dimensions`; the length to cut vectors to, None for the full one."""
-    context = context_of(request)
     accept_request_id(request, body.rid, items)
-    return check_dimensions(context.model.spec, body.dimensions, allow_any=context.settings.matryoshka)
+    return check_dimensions(model.spec, body.dimensions, allow_any=model.settings.matryoshka)
 
 
 def accept_request_id(request: Request, rid: object, items: Items) -> None:

@@ -14,28 +14,34 @@ from embedway.observability.families import (
 )
 
 if TYPE_CHECKING:
-    from embedway.api.admission import Admission
+    from collections.abc import Callable, Iterator
+
+    from embedway.api.admission import Admission, Held
     from embedway.api.context import ApiContext
+    from embedway.api.served_models import ServedModels
     from embedway.media.reader import MediaReader
-    from embedway.observability.metrics import Metrics
 
 
 def show(context: ApiContext) -> None:
-    """Have the metrics read the state of this process, which the context holds."""
-    _show_admission(context.metrics, context.admission)
-    if context.media is not None:
-        _show_media(context.metrics, context.media)
+    """Have the metrics read the state of this process, which the context holds, added up over its models."""
+    metrics, models = context.metrics, context.models
+    classes: dict[str, Callable[[Admission], Held]] = {"interactive": lambda a: a.interactive, "bulk": lambda a: a.bulk}
+    for name, held in classes.items():
+        metrics.watch(
+            f'{ADMITTED_REQUESTS}{{class="{name}"}}',
+            lambda held=held: sum(held(model.admission).requests for model in models),
+        )
+        metrics.watch(
+            f'{ADMITTED_TOKENS}{{class="{name}"}}',
+            lambda held=held: sum(held(model.admission).tokens for model in models),
+        )
+    metrics.watch(ADMISSION_LIMIT, lambda: sum(model.admission.max_tokens for model in models))
+    metrics.watch(MEDIA_CACHE_HITS, lambda: sum(media.decoder.cache.hits for media in _readers(models)))
+    metrics.watch(MEDIA_CACHE_BYTES, lambda: sum(media.decoder.cache.num_bytes for media in _readers(models)))
+    metrics.watch(
+        MEDIA_HELD_BYTES, lambda: sum(media.memory.held + media.memory_of_named.held for media in _readers(models))
+    )
 
 
-def _show_admission(metrics: Metrics, admission: Admission) -> None:
-    for name, held in (("interactive", admission.interactive), ("bulk", admission.bulk)):
-        metrics.watch(f'{ADMITTED_REQUESTS}{{class="{name}"}}', lambda held=held: held.requests)
-        metrics.watch(f'{ADMITTED_TOKENS}{{class="{name}"}}', lambda held=held: held.tokens)
-    metrics.watch(ADMISSION_LIMIT, lambda: admission.max_tokens)
-
-
-def _show_media(metrics: Metrics, media: MediaReader) -> None:
-    cache = media.decoder.cache
-    metrics.watch(MEDIA_CACHE_HITS, lambda: cache.hits)
-    metrics.watch(MEDIA_CACHE_BYTES, lambda: cache.num_bytes)
-    metrics.watch(MEDIA_HELD_BYTES, lambda: media.memory.held + media.memory_of_named.held)
+def _readers(models: ServedModels) -> Iterator[MediaReader]:
+    return (model.media for model in models if model.media is not None)

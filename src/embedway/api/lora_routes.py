@@ -10,8 +10,9 @@ from fastapi.responses import PlainTextResponse
 from embedway.api.auth import require_admin
 from embedway.api.body_forms import LOAD_ADAPTER, UNLOAD_ADAPTER
 from embedway.api.body_reader import read_fields
-from embedway.api.context import ApiContext, context_of
+from embedway.api.context import context_of
 from embedway.api.schemas import PLAIN, LoadAdapterRequest, UnloadAdapterRequest, json_request
+from embedway.api.served_models import ServedModel
 
 router = APIRouter(tags=["LoRA adapters"])
 LOAD, UNLOAD = json_request(LoadAdapterRequest), json_request(UnloadAdapterRequest)
@@ -19,42 +20,49 @@ LOAD, UNLOAD = json_request(LoadAdapterRequest), json_request(UnloadAdapterReque
 
 @router.post("/load_lora_adapter", summary="Load a LoRA adapter (admin key)", openapi_extra=LOAD)
 async def load_adapter(request: Request) -> dict[str, Any]:
-    await _load(request)
-    return _outcome(context_of(request))
+    model, _ = await _load(request)
+    return _outcome(model)
 
 
 @router.post("/unload_lora_adapter", summary="Unload a LoRA adapter (admin key)", openapi_extra=UNLOAD)
 async def unload_adapter(request: Request) -> dict[str, Any]:
-    await _unload(request)
-    return _outcome(context_of(request))
+    model, _ = await _unload(request)
+    return _outcome(model)
 
 
 @router.post("/v1/load_lora_adapter", summary="The same, as vLLM", responses=PLAIN, openapi_extra=LOAD)
 async def load_adapter_as_vllm(request: Request) -> Response:
-    return PlainTextResponse(f"Success: LoRA adapter '{await _load(request)}' added successfully.")
+    _, name = await _load(request)
+    return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
 
 
 @router.post("/v1/unload_lora_adapter", summary="The same, as vLLM", responses=PLAIN, openapi_extra=UNLOAD)
 async def unload_adapter_as_vllm(request: Request) -> Response:
-    return PlainTextResponse(f"Success: LoRA adapter '{await _unload(request)}' removed successfully.")
+    _, name = await _unload(request)
+    return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
 
-async def _load(request: Request) -> str:
+async def _load(request: Request) -> tuple[ServedModel, str]:
+    """The model, and the adapter's name."""
     context = context_of(request)
     require_admin(request.scope, context.keys)
     body = await read_fields(request, LOAD_ADAPTER)
-    await context.adapters.load(body.lora_name, body.lora_path, pinned=body.pinned or False)
-    return body.lora_name
+    model = context.models.named(body.model)
+    model.check_available()
+    await model.adapters.load(body.lora_name, body.lora_path, pinned=body.pinned or False)
+    return model, body.lora_name
 
 
-async def _unload(request: Request) -> str:
+async def _unload(request: Request) -> tuple[ServedModel, str]:
+    """The same."""
     context = context_of(request)
     require_admin(request.scope, context.keys)
     body = await read_fields(request, UNLOAD_ADAPTER)
-    await context.adapters.unload(body.lora_name)
-    return body.lora_name
+    model = context.models.named(body.model)
+    await model.adapters.unload(body.lora_name)
+    return model, body.lora_name
 
 
-def _outcome(context: ApiContext) -> dict[str, Any]:
-    loaded = {name: ref.folder for name, ref in context.adapters.all().items()}
+def _outcome(model: ServedModel) -> dict[str, Any]:
+    loaded = {name: ref.folder for name, ref in model.adapters.all().items()}
     return {"success": True, "error_message": "", "loaded_adapters": loaded}

@@ -1,4 +1,4 @@
-"""POST /restart_engines: the engines are replaced one by one, as on a SIGHUP, without a request being lost."""
+"""POST /restart_engines: a model's engines are replaced one by one, as on a SIGHUP, without a request being lost."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from embedway.api.context import context_of
 router = APIRouter(tags=["Server"])
 
 
-@router.post("/restart_engines", summary="Replace all engines, one by one (admin key)", status_code=202)
-async def restart_engines(request: Request) -> dict[str, str | int]:
-    """202: it has begun. /server_info shows the engines' process ids, which change as they are replaced."""
+@router.post("/restart_engines", summary="Replace a model's engines, one by one (admin key)", status_code=202)
+async def restart_engines(request: Request, model: str | None = None) -> dict[str, str | int]:
+    """Of the model of this name; without one, of the first. Of a model that is unavailable they are started anew.
+
+    202: it has begun. /server_info shows the engines' process ids, which change as they are replaced."""
     context = context_of(request)
     require_admin(request.scope, context.keys)
-    await context.restarts.begin()
-    return {"status": "restarting", "engines": context.settings.replicas}
+    served = context.models.named(model)
+    await context.orders.restart(served.name)
+    return {"status": "restarting", "engines": served.settings.replicas}

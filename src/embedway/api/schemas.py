@@ -117,6 +117,7 @@ class EncodeRequest(Body):
     priority: Priority | None = None
     timeout_ms: TimeoutMs | None = None
     dimensions: int | None = Field(None, ge=1)
+    model: str | None = Field(None, description="Which of several models; without it the first one.")
 
 
 class LoadAdapterRequest(Body):
@@ -125,12 +126,30 @@ class LoadAdapterRequest(Body):
     lora_name: str = Field(description="The name by which requests ask for it. One that has the name is replaced.")
     lora_path: str = Field(description="A folder as peft saves it, or a Hub id.", min_length=1)
     pinned: bool | None = Field(None, description="Never evict it for --max-loaded-loras.")
+    model: str | None = Field(None, description="Which of several models; without it the first one.")
 
 
 class UnloadAdapterRequest(Body):
     """`POST /unload_lora_adapter`"""
 
     lora_name: str
+    model: str | None = Field(None, description="Which of several models; without it the first one.")
+
+
+class LoadModelRequest(Body):
+    """`POST /load_model`"""
+
+    model: str = Field(description="A Hugging Face id, or a folder that the operator opened.", min_length=1)
+    alias: str | list[str] | None = Field(None, description="Further name for it, or several.")
+    settings: dict[str, Any] | None = Field(
+        None, description="Settings of its own, by their names in the configuration: dtype, pooling, replicas …"
+    )
+
+
+class UnloadModelRequest(Body):
+    """`POST /unload_model`"""
+
+    model: str = Field(description="Any of its names.")
 
 
 class AbortRequest(Body):
@@ -144,7 +163,7 @@ class TokenizeRequest(Body):
     """`POST /tokenize`"""
 
     prompt: Annotated[Any, WithJsonSchema({"anyOf": _INPUT_SCHEMA["anyOf"][:2]})]
-    model: str | None = None
+    model: str | None = Field(None, description="Which of several models; without it the first one.")
     add_special_tokens: bool = True
 
 
@@ -152,7 +171,7 @@ class DetokenizeRequest(Body):
     """`POST /detokenize`"""
 
     tokens: Annotated[Any, WithJsonSchema({"anyOf": _INPUT_SCHEMA["anyOf"][2:4]})]
-    model: str | None = None
+    model: str | None = Field(None, description="Which of several models; without it the first one.")
     skip_special_tokens: bool = True
 
 

@@ -19,27 +19,25 @@ from typing import Any, cast
 
 import uvicorn
 
-from embedway.api.adapter_registry import AdapterRegistry
 from embedway.api.app import create_app
 from embedway.api.context import ApiContext
 from embedway.api.context_setup import api_context
 from embedway.api.drain import Drain
-from embedway.api.engine_restarts import EngineRestarts
 from embedway.api.http_limits import HttpLimits
 from embedway.api.http_protocol import HttpProtocol
-from embedway.api.media_setup import media_reader
+from embedway.api.model_host import ModelHost, opened
+from embedway.api.supervisor_orders import SupervisorOrders
 from embedway.api.tls_server import TlsServer
 from embedway.api.waits import Waits
 from embedway.child_process import BEAT_SECONDS, ParentLink
 from embedway.config import Settings
-from embedway.engine.client import EngineClient
 from embedway.engine.wire import ApiConfig
 from embedway.errors import StartupError
-from embedway.inputs.sequences import SequenceMaker
 from embedway.observability.logs import configure_logging
 from embedway.observability.metrics import Metrics
 from embedway.observability.tracing import tracer_of
 from embedway.open_files import connections_that_fit
+from embedway.supervisor_words import ModelsAdopted, ModelsChanged, OrderEnd, read_down, word_of
 from embedway.tls import tls_context
 
 logger = logging.getLogger("embedway.api")
@@ -96,32 +94,21 @@ class Server(uvicorn.Server):
 
 async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None:
     """Serve until SIGTERM; then finish what was accepted, for at most the drain timeout."""
-    sequences = SequenceMaker.load(config.spec, max_request_tokens=settings.max_request_tokens)
     metrics, tracer = Metrics(Path(config.metrics_folder)), tracer_of(settings.otlp_endpoint)
     waits = Waits(metrics.ended)
-    async with (
-        EngineClient(config.engine_addresses, on_abort=waits.abort) as engine,
-        media_reader(config.spec, settings, metrics.media_read) as media,
-    ):
-        adapters = AdapterRegistry(Path(config.adapters_folder), engine)
+    orders = SupervisorOrders(link.tell, lambda: link.is_announced)
+    async with ModelHost(Path(config.models_file), lambda model: opened(model, metrics, waits)) as host:
+        hears = SupervisorWords(link, host, orders, patience=settings.drain_timeout)
         with api_context(
-            settings,
-            config.keys,
-            sequences,
-            engine=engine,
-            adapters=adapters,
-            metrics=metrics,
-            waits=waits,
-            media=media,
-            tracer=tracer,
-            restarts=restarts_through(link),
+            settings, config.keys, host.models, metrics=metrics, waits=waits, tracer=tracer, orders=orders
         ) as context:
-            await serve_http(context, link, config.socket_fd)
+            await serve_http(context, host, link, config.socket_fd)
+        await hears.stop()
         if tracer is not None:
             await asyncio.to_thread(tracer.close)
 
 
-async def serve_http(context: ApiContext, link: ParentLink, socket_fd: int) -> None:
+async def serve_http(context: ApiContext, host: ModelHost, link: ParentLink, socket_fd: int) -> None:
     """The same, once there is all that it takes; `socket_fd` is the listening socket."""
     settings = context.settings
     delay = min(settings.drain_delay, settings.drain_timeout)
@@ -141,10 +128,10 @@ async def serve_http(context: ApiContext, link: ParentLink, socket_fd: int) -> N
     )
     # A process that takes over from one that died should not refuse what it could serve a moment later.
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(context.engine.first_ready(), PATIENCE_SECONDS)
+        await asyncio.wait_for(host.first_ready(), PATIENCE_SECONDS)
     told = [
         asyncio.create_task(beat(link, context.metrics)),
-        asyncio.create_task(announce(context, link)),
+        asyncio.create_task(announce(host, link)),
     ]
     leave_alone_what_is_there()
     server_config.load()
@@ -167,10 +154,9 @@ def limits_of(settings: Settings) -> HttpLimits:
     )
 
 
-async def announce(context: ApiContext, link: ParentLink) -> None:
-    """Tell the supervisor once embeddings are served: the engine has answered this process."""
-    await context.engine.first_ready()
-    await context.adapters.adopt()
+async def announce(host: ModelHost, link: ParentLink) -> None:
+    """Tell the supervisor once embeddings are served: an engine has answered this process."""
+    await host.first_ready()
     link.announce_ready()
 
 
@@ -182,15 +168,49 @@ async def beat(link: ParentLink, metrics: Metrics) -> None:
         await asyncio.sleep(BEAT_SECONDS)
 
 
-def restarts_through(link: ParentLink) -> EngineRestarts:
-    restarts, loop = EngineRestarts(link.tell, lambda: link.is_announced), asyncio.get_running_loop()
+class SupervisorWords:
+    """What the supervisor says: the ends of orders, and that there are other models. Belongs to one event loop."""
 
-    def on_word(word: str) -> None:
-        with contextlib.suppress(RuntimeError):  # raised where the loop is closed already
-            loop.call_soon_threadsafe(restarts.on_word, word)
+    def __init__(self, link: ParentLink, host: ModelHost, orders: SupervisorOrders, *, patience: float) -> None:
+        """`patience`: the seconds that requests of a model have that is unloaded."""
+        self._link = link
+        self._host = host
+        self._orders = orders
+        self._patience = patience
+        self._adopting: set[asyncio.Task[None]] = set()
+        loop = asyncio.get_running_loop()
 
-    link.on_word(on_word)
-    return restarts
+        def on_word(word: str) -> None:
+            with contextlib.suppress(RuntimeError):  # raised where the loop is closed already
+                loop.call_soon_threadsafe(self._hear, word)
+
+        link.on_word(on_word)
+
+    async def stop(self) -> None:
+        """No model is opened any more."""
+        for task in self._adopting:
+            task.cancel()
+        await asyncio.gather(*self._adopting, return_exceptions=True)
+
+    def _hear(self, word: str) -> None:
+        match read_down(word):
+            case OrderEnd() as end:
+                self._orders.on_end(end)
+            case ModelsChanged(version):
+                task = asyncio.create_task(self._adopt(version))
+                self._adopting.add(task)
+                task.add_done_callback(self._adopting.discard)
+
+    async def _adopt(self, version: int) -> None:
+        problem = None
+        try:
+            await self._host.adopt(self._patience)
+        except StartupError as error:
+            problem = error.message
+        except Exception as error:
+            logger.exception("a model could not be taken over")
+            problem = f"an API process failed on it ({type(error).__name__})"
+        self._link.tell(word_of(ModelsAdopted(version, problem)))
 
 
 def return_large_blocks() -> None:

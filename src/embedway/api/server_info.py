@@ -12,7 +12,8 @@ import msgspec
 from fastapi import APIRouter, Request
 
 from embedway.api.admission import Admission
-from embedway.api.context import ApiContext, context_of
+from embedway.api.context import context_of
+from embedway.api.served_models import ServedModel
 from embedway.config import KEY_SETTINGS
 from embedway.observability.host_facts import host_facts
 from embedway.observability.processes import server_processes
@@ -24,28 +25,43 @@ router = APIRouter(tags=["Models"])
 
 @router.get("/server_info", summary="Settings, versions, processes and the state of the engines")
 @router.get("/get_server_info", include_in_schema=False)
-async def server_info(request: Request) -> dict[str, Any]:
+async def server_info(request: Request, model: str | None = None) -> dict[str, Any]:
+    """`model`, `settings`, `adapters`, `engines` and `admission` are those of the model of this name; without one, of
+    the first. `models` has all.
+    """
     context = context_of(request)
+    served = context.models.named(model)
     return {
         "version": __version__,
         **await asyncio.to_thread(host_facts),
         "uptime_seconds": round(time.time() - context.started_at, 1),
-        "model": _model(context),
+        "model": _model(served),
+        "models": [_summary(one) for one in context.models],
         "api_key_required": bool(context.keys.users),
-        "settings": context.settings.model_dump(mode="json", exclude=KEY_SETTINGS),
-        "adapters": msgspec.to_builtins(list(context.adapters.all().values())),
+        "settings": served.settings.model_dump(mode="json", exclude=KEY_SETTINGS),
+        "adapters": msgspec.to_builtins(list(served.adapters.all().values())),
         "engines": [
             None if status is None else msgspec.to_builtins(msgspec.structs.asdict(status))
-            for status in context.engine.statuses()
+            for status in served.engine.statuses()
         ],
-        "admission": _admission(context.admission),
+        "admission": _admission(served.admission),
         "processes": [asdict(process) for process in server_processes()],
         "restarts": restarts_in(context.metrics.totals()),
     }
 
 
-def _model(context: ApiContext) -> dict[str, Any]:
-    spec = context.model.spec
+def _summary(model: ServedModel) -> dict[str, Any]:
+    engines = range(model.first_engine, model.first_engine + len(model.engine.statuses()))
+    return {
+        "names": list(model.names),
+        "status": model.status,
+        "failure": model.failure,
+        "engines": [f"engine {number}" for number in engines],
+    }
+
+
+def _model(model: ServedModel) -> dict[str, Any]:
+    spec = model.spec
     return {
         "name": spec.name,
         "revision": spec.revision,

@@ -26,16 +26,15 @@ async def tokenize(request: Request) -> Response:
     context, deadline = context_of(request), head_deadline(request, time.monotonic())
     read = await within(deadline, read_body(request, TOKENIZE))
     body = read.fields
-    if body.model is not None:
-        context.model.adapter_in(body.model)
+    model = context.models.named(body.model)
     items, _ = read.items()
     clock_of(request).begin("tokenize")
 
     def write() -> list[bytes]:
-        ids = context.sequences.tokens_of(items, add_special_tokens=body.add_special_tokens)
+        ids = model.sequences.tokens_of(items, add_special_tokens=body.add_special_tokens)
         tokens = token_list(ids[0]) if items.is_single else token_lists(ids)
         count = len(ids[0]) if items.is_single else [len(item) for item in ids]
-        rest = orjson.dumps({"count": count, "max_model_len": context.model.spec.max_length})
+        rest = orjson.dumps({"count": count, "max_model_len": model.spec.max_length})
         return [b'{"tokens":', *tokens, b"," + rest[1:]]
 
     return response_of(await waited_for(request, context.threads.run(items.size, write), deadline))
@@ -47,13 +46,12 @@ async def detokenize(request: Request) -> Response:
     context, deadline = context_of(request), head_deadline(request, time.monotonic())
     read = await within(deadline, read_body(request, DETOKENIZE))
     body = read.fields
-    if body.model is not None:
-        context.model.adapter_in(body.model)
+    model = context.models.named(body.model)
     items, _ = read.items()
     clock_of(request).begin("tokenize")
 
     def write() -> list[bytes]:
-        texts = context.sequences.texts_of(items, skip_special_tokens=body.skip_special_tokens)
+        texts = model.sequences.texts_of(items, skip_special_tokens=body.skip_special_tokens)
         return [orjson.dumps({"text": texts[0] if items.is_single else texts})]
 
     return response_of(await waited_for(request, context.threads.run(items.size, write), deadline))

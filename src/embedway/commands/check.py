@@ -11,6 +11,7 @@ from embedway.commands.json_output import print_json
 from embedway.commands.setting_options import given_settings
 from embedway.config import Dtype, load_settings
 from embedway.errors import InvalidSetting
+from embedway.model_settings import models_of
 from embedway.observability.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def check(
 
     Exit status: 0, 1 where they deviate, 2 where they cannot be compared. Needs the extra 'torch'.
     """
-    settings = load_settings(given_settings(model, flags), config)
+    [settings, *others] = models_of(load_settings(given_settings(model, flags), config))
+    if others:
+        raise InvalidSetting(setting="--models", problem="one model is checked at a time: name it as MODEL")
     configure_logging("error", process="check")
     dtypes = _types(dtype or TYPES)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -11,23 +11,21 @@ import typer
 from pydantic.fields import FieldInfo
 
 from embedway.config import Settings, flags_of, group_of
+from embedway.errors import InvalidSetting
 
 
 def with_settings(command: Callable[..., None], names: Iterable[str] = Settings.model_fields) -> Callable[..., None]:
     """Give a command a model, a config file and an option for each of these settings, as Typer reads them: from its
-    signature. Options of its own are its keyword-only parameters.
+    signature. Options of its own are its keyword-only parameters. Where `models` is a setting it takes several models.
     """
+    names = list(names)
+    kind, text = (str, "The model: the same as --model-path.")
+    if "models" in names:
+        kind, text = (list[str], "The model: the same as --model-path. Several: the same as --models for each.")
+    model = typer.Argument(help=text, show_default=False, autocompletion=models_here)
     parameters = [
         inspect.Parameter(
-            "model",
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                str | None,
-                typer.Argument(
-                    help="The model: the same as --model-path.", show_default=False, autocompletion=models_here
-                ),
-            ],
+            "model", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, model]
         ),
         inspect.Parameter(
             "config",
@@ -50,10 +48,18 @@ def with_settings(command: Callable[..., None], names: Iterable[str] = Settings.
     return run
 
 
-def given_settings(model: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """What the command line says, for `load_settings`: an option that was not given is None."""
+def given_settings(model: str | Sequence[str] | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command line says, for `load_settings`: an option that was not given is None.
+
+    `model` is the command's argument, or its arguments. Raises InvalidSetting where options name models, too.
+    """
     given = {name: value for name, value in flags.items() if value not in (None, [])}
-    return given if model is None else {**given, "model_path": model}
+    models = [model] if isinstance(model, str) else list(model or ())
+    if not models:
+        return given
+    if "models" in given:
+        raise InvalidSetting(setting="--models", problem="is given together with MODEL: name all models in one way")
+    return {**given, "model_path": models[0]} if len(models) == 1 else {**given, "models": models}
 
 
 def models_here() -> list[str]:
@@ -83,7 +89,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         rich_help_panel=group_of(field),
         show_default=_shown_default(default),
         metavar=None if is_flag else "|".join(choices) or _metavar(field.annotation),
-        autocompletion=(lambda: choices) if choices else models_here if name == "model_path" else None,
+        autocompletion=(lambda: choices) if choices else models_here if name in ("model_path", "models") else None,
     )
     kind: Any = list[str] if is_list else (bool if is_flag else str)
     return inspect.Parameter(

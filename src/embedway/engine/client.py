@@ -53,14 +53,24 @@ class EngineClient:
     async def __aexit__(self, *exc_info: object) -> None:
         for replica in (*self._replicas, *self._successors, *self._leaving):
             await replica.stop()
+        self.give_up()
 
     @property
     def is_ready(self) -> bool:
         return any(replica.is_ready for replica in self._replicas)
 
     async def first_ready(self) -> None:
-        """Wait until some replica has been ready once."""
+        """Wait until some replica has been ready once, or none is to come."""
         await self._heard.wait()
+
+    def give_up(self) -> None:
+        """No engine is to come: what waits for one ends in EngineLost, and nobody waits for `first_ready`."""
+        for replica in (*self._replicas, *self._successors, *self._leaving):
+            if not replica.is_ready:
+                for pending in replica.in_flight.settle_all():
+                    pending.reject(EngineLost())
+        self._orphans.give_up()
+        self._heard.set()
 
     def statuses(self) -> list[wire.Status | None]:
         """The newest status of each replica; None where it is not ready."""
@@ -70,12 +80,15 @@ class EngineClient:
         """What the ready replicas do together, by their time models; infinite where that is not known."""
         return sum(status.tokens_per_second for status in self.statuses() if status is not None) or math.inf
 
-    def abort(self, http_request_id: str | None) -> None:
-        """Tell the other API processes to end the requests of this id, or all; this one ends its own."""
-        for replica in self._replicas:
-            if replica.is_ready:
-                replica.pass_on(wire.Abort(http_request_id))
-                return
+    def abort(self, http_request_id: str | None) -> bool:
+        """Tell the other API processes to end the requests of this id, or all; this one ends its own.
+
+        False where no engine is there to pass it on.
+        """
+        replica = next((replica for replica in self._replicas if replica.is_ready), None)
+        if replica is not None:
+            replica.pass_on(wire.Abort(http_request_id))
+        return replica is not None
 
     def submit(self, sequences: PackedSequences, terms: Terms = ANY_TERMS) -> asyncio.Future[EmbedResult]:
         """Send a request's sequences: the future brings its answer, or EngineLost, ItemFailed or NonFiniteVector.

@@ -71,10 +71,13 @@ class Orphans:
                 self._patience.cancel()
                 self._patience = None
         elif self._patience is None:
-            self._patience = asyncio.get_running_loop().call_later(RESCUE_SECONDS, self._give_up)
+            self._patience = asyncio.get_running_loop().call_later(RESCUE_SECONDS, self.give_up)
 
-    def _give_up(self) -> None:
-        self._patience = None
+    def give_up(self) -> None:
+        """No engine is to come: all that wait end in EngineLost."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         for pending in (*self._others, *self._suspects):
             pending.reject(EngineLost())
         self._others.clear()

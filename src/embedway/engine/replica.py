@@ -79,6 +79,7 @@ class Replica:
             await asyncio.gather(self._pinging, return_exceptions=True)
         self.end_calls()
         self._is_stopped = True
+        self.status = None
         if self._channel is not None:
             self._channel.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from embedway.child_process import RETIRE, ChildFailed, ChildProcess
 from embedway.engine.memory_room import has_room_for_another
@@ -16,35 +16,50 @@ logger = logging.getLogger("embedway.supervisor")
 
 
 class RollingRestart:
-    """Restarts the engines whenever it is asked to, from the moment that `run` is."""
+    """Restarts the engines of a model, or of all, whenever it is asked to, from the moment that `run` is."""
 
-    def __init__(self, slots: Iterable[Slot], patience: float) -> None:
-        self._slots = list(slots)
+    def __init__(self, slots: Callable[[], Iterable[Slot]], patience: float) -> None:
+        """`slots` tells those of all engines that there are to be."""
+        self._slots = slots
         self._patience = patience
+        self._wanted: set[str | None] = set()
+        """Slots' groups; None: all of them"""
         self._is_wanted = asyncio.Event()
         self._is_running = False
 
-    def ask(self) -> None:
-        """Have the engines restarted; where they are being restarted, once more after that."""
+    def ask(self, group: str | None = None) -> None:
+        """Have the engines of a group restarted, or all; where some are being restarted, after that."""
+        self._wanted.add(group)
         self._is_wanted.set()
 
-    def begin(self) -> bool:
-        """The same, but False where they are being restarted, or will be, already."""
+    def begin(self, group: str | None = None) -> bool:
+        """The same, but False where engines are being restarted, or will be, already."""
         if self._is_running or self._is_wanted.is_set():
             return False
-        self.ask()
+        self.ask(group)
         return True
 
     async def run(self) -> None:
         """Do so until cancelled."""
         self._is_wanted.clear()  # those who asked during the start have it
+        self._wanted.clear()
         while await self._is_wanted.wait():
             self._is_wanted.clear()
+            wanted, self._wanted = self._wanted, set()
             self._is_running = True
             try:
-                await restart_one_by_one(self._slots, self._patience)
+                for group, slots in by_group(self._slots()).items():
+                    if group in wanted or None in wanted:
+                        await restart_one_by_one(slots, self._patience)
             finally:
                 self._is_running = False
+
+
+def by_group(slots: Iterable[Slot]) -> dict[str, list[Slot]]:
+    groups: dict[str, list[Slot]] = {}
+    for slot in slots:
+        groups.setdefault(slot.group, []).append(slot)
+    return groups
 
 
 async def restart_one_by_one(slots: Iterable[Slot], patience: float) -> None:
@@ -65,7 +80,8 @@ async def replace(slot: Slot, patience: float) -> None:
     """Raises StartupError or ChildFailed where the successor does not start."""
     async with slot.changing:
         old = slot.child
-        assert old is not None
+        if old is None:  # its model was unloaded meanwhile
+            return
         # A GPU's memory cannot be asked for from here, and a second model that fills it would fail the first.
         if slot.facts.get("device", "cpu").startswith("cuda") or not has_room_for_another(old.pid):
             await end(old, 0)  # the clients send what it had to its successor

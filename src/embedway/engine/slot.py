@@ -47,6 +47,8 @@ class Slot:
     drains: bool
     """True: it is asked to finish its work (SIGTERM) before it has to go."""
     patience: Patience
+    group: str = ""
+    """The model whose engine it is: where one dies again and again, all of its group are given up, and no others"""
     child: ChildProcess | None = None
     quick_deaths: int = 0
     """In a row, without a process that lived for long or was put in place by a rolling restart"""
@@ -54,6 +56,8 @@ class Slot:
     """Called with the id of each process that ended by itself"""
     on_restart: Callable[[str, RestartCause], object] = lambda *_: None
     """Called with the slot's name as another process is started in its place"""
+    on_ready: Callable[[ChildProcess], object] = lambda _: None
+    """Called with each process that became ready, but those that a rolling restart put in place"""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever puts another process in its place"""
     facts: dict[str, str] = field(default_factory=dict)
@@ -82,6 +86,7 @@ def child_slot(
     *,
     restart_config: msgspec.Struct | None = None,
     drains: bool = False,
+    group: str = "",
     patience: Patience = NO_LIMIT,
     pass_fds: Sequence[int] = (),
 ) -> Slot:
@@ -92,7 +97,7 @@ def child_slot(
     async def start() -> ChildProcess:
         return await ChildProcess.start(name, command, next(configs), pass_fds=pass_fds)
 
-    return Slot(name, start, drains, patience)
+    return Slot(name, start, drains, patience, group)
 
 
 async def end(child: ChildProcess, patience: float) -> None:

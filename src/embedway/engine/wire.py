@@ -52,7 +52,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache_mb: int = 0
     """MiB of vectors that are kept; 0: none, and every sequence is computed"""
     replica: int = 0
-    """Which of the engines it is"""
+    """Which of the server's engines it is"""
     metrics_folder: str | None = None
     """Where all processes count: `observability.shared_counters`; None: nobody reads what this one counts"""
 
@@ -63,14 +63,12 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     """`Settings.for_api_process()`"""
     keys: ApiKeys
-    spec: ModelSpec
-    engine_addresses: list[str]
+    models_file: str
+    """Says which models there are: `supervisor_words.read_models`"""
     socket_fd: int
     """The listening socket, inherited"""
     metrics_folder: str
     """Where all processes count: `observability.shared_counters`"""
-    adapters_folder: str
-    """Where they keep the adapters' names: `api.adapter_registry`"""
 
 
 class EmbedAdapters(msgspec.Struct, array_like=True, frozen=True):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from embedway.observability.families import (
     BATCH_PREDICTION,
@@ -13,6 +13,7 @@ from embedway.observability.families import (
     BATCH_TOKENS,
     CACHE_HITS,
     COALESCED,
+    ENGINE_INFO,
     ENGINE_READY,
     EXPIRED,
 )
@@ -49,7 +50,7 @@ class EngineMetrics:
     """One engine process's. `batch_done` belongs to the run loop, `publish` to the I/O thread."""
 
     def __init__(self, folder: Path | None = None, replica: int = 0) -> None:
-        """`folder` is that of all processes; None: nobody reads them."""
+        """`folder` is that of all processes; None: nobody reads them. `replica` is the engine's number."""
         counters, labels = SharedCounters(folder), f'replica="{replica}"'
         self._tokens, self._sequences = (Histogram(counters, name, labels) for name in (BATCH_TOKENS, BATCH_SEQUENCES))
         self._seconds, self._prediction = (
@@ -74,12 +75,28 @@ class EngineMetrics:
             self._values[slot] = value_of(status)
 
 
-def engine_samples(engines: Sequence[Status | None]) -> dict[str, float]:
-    """The engines' gauges by their newest statuses; None: one that is not ready."""
+class Engine(NamedTuple):
+    """One of the server's engines, as an API process knows it."""
+
+    number: int
+    model: str
+    """The first of its names"""
+    status: Status | None
+    """The newest; None: it is not ready"""
+
+
+def engine_samples(engines: Iterable[Engine]) -> dict[str, float]:
+    """The engines' gauges by their newest statuses, and whose engines they are."""
     samples: dict[str, float] = {}
-    for replica, status in enumerate(engines):
-        labels = f'{{replica="{replica}"}}'
-        samples[f"{ENGINE_READY}{labels}"] = float(status is not None)
+    for number, model, status in engines:
+        replica = f'replica="{number}"'
+        samples[f'{ENGINE_INFO}{{{replica},model="{_escaped(model)}"}}'] = 1.0
+        samples[f"{ENGINE_READY}{{{replica}}}"] = float(status is not None)
         if status is not None:
-            samples.update({f"{name}{labels}": value_of(status) for name, value_of in GAUGES.items()})
+            samples.update({f"{name}{{{replica}}}": value_of(status) for name, value_of in GAUGES.items()})
     return samples
+
+
+def _escaped(label: str) -> str:
+    """As the text format wants it."""
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

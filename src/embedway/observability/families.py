@@ -20,7 +20,7 @@ BATCH_TOKENS, BATCH_SEQUENCES = "embedway_batch_tokens", "embedway_batch_sequenc
 BATCH_SECONDS, BATCH_PREDICTION = "embedway_batch_seconds", "embedway_batch_predicted_ratio"
 CACHE_HITS, COALESCED = "embedway_engine_cache_hits_total", "embedway_engine_coalesced_sequences_total"
 EXPIRED = "embedway_engine_expired_requests_total"
-ENGINE_READY = "embedway_engine_ready"
+ENGINE_READY, ENGINE_INFO = "embedway_engine_ready", "embedway_engine_info"
 
 RESTARTS = "embedway_process_restarts_total"
 MEMORY = "embedway_process_resident_memory_bytes"
@@ -77,6 +77,7 @@ FAMILIES = {
     COALESCED: Family("counter", "Sequences that were not computed, for an equal one was in their batch."),
     EXPIRED: Family("counter", "Requests dropped from the queue, for their deadlines had come."),
     ENGINE_READY: Family("gauge", "1 where the engine is ready."),
+    ENGINE_INFO: Family("gauge", "1, with the engine's number and the name of its model in labels."),
     "embedway_engine_queued_requests": Family("gauge", "Requests that wait in the engine."),
     "embedway_engine_queued_tokens": Family("gauge", "Tokens that wait in the engine."),
     "embedway_engine_parked_requests": Family("gauge", "Requests that wait for an adapter to be loaded."),

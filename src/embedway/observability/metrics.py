@@ -6,7 +6,7 @@ All processes count into one folder. A counter's name is that of its sample in P
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +35,8 @@ from embedway.observability.stage_clock import STAGES as STAGE_NAMES
 from embedway.version import __version__
 
 if TYPE_CHECKING:
-    from embedway.engine.wire import Status
     from embedway.media.reader import MediaStep
+    from embedway.observability.engine_metrics import Engine
     from embedway.observability.stage_clock import Stage
     from embedway.visual import MediaKind
 
@@ -137,7 +137,7 @@ class Metrics:
         """What all processes have counted, by the samples' names."""
         return self._counters.totals()
 
-    def render(self, engines: Sequence[Status | None]) -> bytes:
+    def render(self, engines: Iterable[Engine]) -> bytes:
         """The text format, with the engines' newest statuses."""
         self.refresh()
         return render({**self.totals(), **engine_samples(engines), **_process_samples()})

@@ -18,14 +18,19 @@ _SAMPLE = re.compile(rf'{RESTARTS}{{process="(.*)",cause="(.*)"}}')
 
 
 class RestartCounter:
-    def __init__(self, folder: Path, processes: Iterable[str]) -> None:
-        """`processes` are the names of all that there are."""
+    def __init__(self, folder: Path, processes: Iterable[str] = ()) -> None:
+        """`processes` are the names of those that there are."""
         self._counters = SharedCounters(folder)
-        self._slots = {
-            (name, cause): self._counters.slots(f'{RESTARTS}{{process="{name}",cause="{cause}"}}')[0]
-            for name in processes
-            for cause in get_args(RestartCause)
-        }
+        self._slots: dict[tuple[str, RestartCause], int] = {}
+        for name in processes:
+            self.show(name)
+
+    def show(self, process: str) -> None:
+        """Have a further process's counts told, from 0; or from where they were, if there was one of the name."""
+        for cause in get_args(RestartCause):
+            if (process, cause) not in self._slots:
+                sample = f'{RESTARTS}{{process="{process}",cause="{cause}"}}'
+                [self._slots[process, cause]] = self._counters.slots(sample)
 
     def count(self, process: str, cause: RestartCause) -> None:
         self._counters.values[self._slots[process, cause]] += 1

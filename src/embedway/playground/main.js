@@ -84,6 +84,11 @@ function adaptTo(info) {
   readsImages = info.has_image_understanding;
   editor.setReadsImages(readsImages, readsImages ? TAKES_IMAGES : TEXT_ONLY);
   offerOptions(info);
+  showRequests();
+}
+
+function begin(info) {
+  adaptTo(info);
   if (readsImages) fillSample();
   byId("embed").disabled = byId("search").disabled = false;
   showRequests();
@@ -105,4 +110,4 @@ byId("sample").addEventListener("click", fillSample);
 fillSample();
 watchOptions(showRequests);
 tabList(byId("views"), byId(`tab-${location.hash.slice(1)}`), openView);
-watchModel({ onKnown: adaptTo, onChoice: showRequests });
+watchModel({ onKnown: begin, onChoice: showRequests, onOther: adaptTo });

@@ -4,10 +4,16 @@ import { byId, element } from "./dom.js";
 import { clearError, showError } from "./messages.js";
 import { apiKey, listModels, modelInfo } from "./server.js";
 
-/** Calls `onKnown(info)` with the answer of /model_info once the server has told, at once or after a key is typed. */
-export function watchModel({ onKnown, onChoice }) {
+/**
+ * Calls `onKnown(info)` with the answer of /model_info once the server has told, at once or after a key is typed;
+ * `onChoice()` as another name is chosen, and `onOther(info)` once the server has told of the model that this is.
+ */
+export function watchModel({ onKnown, onChoice, onOther }) {
   const load = () => ask(onKnown);
-  byId("model").addEventListener("change", onChoice);
+  byId("model").addEventListener("change", () => {
+    onChoice();
+    learn(onOther);
+  });
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     apiKey.set(byId("key").value.trim());
@@ -42,6 +48,19 @@ async function ask(onKnown) {
     if (apiKey.get()) showError(error);
     apiKey.forget();
     askForKey();
+  }
+}
+
+async function learn(onOther) {
+  const name = byId("model").value;
+  clearError();
+  try {
+    const info = await modelInfo(name);
+    if (byId("model").value !== name) return; // another one was chosen meanwhile
+    showFacts(info);
+    onOther(info);
+  } catch (error) {
+    showError(error);
   }
 }
 

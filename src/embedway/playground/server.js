@@ -22,7 +22,8 @@ export const addressOf = (route) => new URL(route, document.baseURI).href;
 
 export const listModels = async () => (await call("v1/models")).data;
 
-export const modelInfo = () => call("model_info");
+/** Of the first of the served models where `model` is not given. */
+export const modelInfo = (model) => call(model ? `model_info?model=${encodeURIComponent(model)}` : "model_info");
 
 /** `POST /v1/embeddings` → `{vectors, tokens, milliseconds}`; the time is this page's, from sending to having read. */
 export async function embed(body) {
