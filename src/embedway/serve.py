@@ -15,6 +15,7 @@ import msgspec
 
 from embedway import open_files
 from embedway.api_keys import ApiKeys
+from embedway.batches.storage import make_data_dir
 from embedway.config import Settings
 from embedway.declared_model import model_of
 from embedway.engine.slot import Patience, Slot, child_slot
@@ -49,6 +50,8 @@ def serve(settings: Settings, on_ready: Callable[[Serving], object]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor has handlers of its own
     open_files.raise_limit()
     keys = read_keys(settings)
+    if settings.data_dir is not None:
+        make_data_dir(settings.data_dir)
     tls_context(settings)  # the API processes make their own: a fault is better said before anything is loaded
     listening = listen(settings.host, settings.port)
     location, declared = model_of(settings)

@@ -11,7 +11,7 @@ from embedway.api.body_parsing import BodyT, parse_body
 from embedway.api.context import context_of
 from embedway.api.headers import header
 from embedway.api.request_context import clock_of
-from embedway.errors import UnsupportedMediaType
+from embedway.errors import InvalidValue, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -26,20 +26,36 @@ async def read_fields(request: Request, form: BodyForm[BodyT]) -> BodyT:
     return read.fields
 
 
+async def read_small_fields(request: Request, form: BodyForm[BodyT]) -> BodyT:
+    """The same, where no sensible body is large. Raises what `read_body` does."""
+    require_json(request)
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > SMALL_BODY:
+            raise InvalidValue(param="body", problem=f"has more than {SMALL_BODY} bytes, the most that are read here")
+    return parse_body(raw, form.kind, max_items=context_of(request).settings.max_items)
+
+
 async def read_body(request: Request, form: BodyForm[BodyT]) -> ReadBody[BodyT]:
     """Read and check a request's JSON body. To read its items belongs to the same stage, which is the caller's to end.
 
     Raises UnsupportedMediaType, InvalidJson, MissingField, InvalidType or InvalidValue.
     """
-    content_type = header(request.scope, b"content-type") or ""
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMediaType(got=content_type)
+    require_json(request)
     chunks = [chunk async for chunk in request.stream()]  # `body()` would keep it as long as the request
     clock_of(request).begin("parse")
     bodies = context_of(request).bodies
     if sum(map(len, chunks)) <= SMALL_BODY:  # in a millisecond: a worker's answer would take longer
         return parsed_here(b"".join(chunks), form, bodies.rules)
     return await bodies.parse(chunks, form)
+
+
+def require_json(request: Request) -> None:
+    """Raises UnsupportedMediaType."""
+    content_type = header(request.scope, b"content-type") or ""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType(got=content_type, expected="application/json")
 
 
 def parsed_here(raw: bytes, form: BodyForm[BodyT], rules: BodyRules) -> ReadBody[BodyT]:

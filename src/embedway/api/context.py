@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from embedway.api.waits import Waits
     from embedway.api.work_threads import WorkThreads
     from embedway.api_keys import ApiKeys
+    from embedway.batches.service import Batches
     from embedway.config import Settings
     from embedway.engine.client import EngineClient
     from embedway.inputs.sequences import SequenceMaker
@@ -43,6 +44,8 @@ class ApiContext:
     bodies: BodyWorkers
     media: MediaReader | None = None
     """None: the model reads text only"""
+    batches: Batches | None = None
+    """None: there is no --data-dir"""
     request_log: RequestLog | None = None
     tracer: RequestTracer | None = None
     """None: nobody wants traces"""

@@ -13,6 +13,7 @@ from embedway.api.context import ApiContext
 from embedway.api.engine_restarts import EngineRestarts
 from embedway.api.served_models import ServedModel
 from embedway.api.work_threads import WorkThreads
+from embedway.batches.service import Batches
 from embedway.observability.request_log import RequestLog
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def api_context(
 ) -> Generator[ApiContext]:
     """`restarts` is None where there is no supervisor. What is given is not closed at the end, what is made here is."""
     threads, bodies = WorkThreads(), BodyWorkers(BodyRules.of(settings, sequences))
+    batches = None if settings.data_dir is None else Batches.of(settings.data_dir, settings)
     request_log = RequestLog(text_characters=settings.log_request_texts) if settings.log_requests else None
     try:
         yield ApiContext(
@@ -58,6 +60,7 @@ def api_context(
             threads=threads,
             bodies=bodies,
             media=media,
+            batches=batches,
             request_log=request_log,
             tracer=tracer,
             restarts=restarts or EngineRestarts(),
@@ -65,5 +68,7 @@ def api_context(
     finally:
         threads.close()
         bodies.close()
+        if batches is not None:
+            batches.close()
         if request_log is not None:
             request_log.close()

@@ -19,7 +19,8 @@ from typing import Any, cast
 import uvicorn
 
 from embedway.api.adapter_registry import AdapterRegistry
-from embedway.api.app import create_app
+from embedway.api.app import create_core, with_layers
+from embedway.api.batch_runner import batches_running
 from embedway.api.context import ApiContext
 from embedway.api.context_setup import api_context
 from embedway.api.drain import Drain
@@ -97,10 +98,10 @@ async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None
 
 async def serve_http(context: ApiContext, link: ParentLink, socket_fd: int) -> None:
     """The same, once there is all that it takes; `socket_fd` is the listening socket."""
-    settings = context.settings
+    settings, core = context.settings, create_core(context)
     delay = min(settings.drain_delay, settings.drain_timeout)
     server_config = uvicorn.Config(
-        create_app(context),
+        with_layers(core, context),
         http=cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, limits=limits_of(settings))),
         ws="none",
         lifespan="off",
@@ -123,7 +124,8 @@ async def serve_http(context: ApiContext, link: ParentLink, socket_fd: int) -> N
     server_config.load()
     server_config.ssl = tls_context(settings)
     server = Server(server_config, context.drain, delay)
-    await server.serve(sockets=[socket.socket(fileno=socket_fd)])
+    async with batches_running(context, core):
+        await server.serve(sockets=[socket.socket(fileno=socket_fd)])
     for task in told:
         task.cancel()
 
