@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from embedway.api.adapter_registry import AdapterRegistry
-from embedway.api.app import create_app
+from embedway.api.app import create_core, with_layers
+from embedway.api.batch_runner import batches_running
 from embedway.api.context_setup import api_context
 from embedway.api.waits import Waits
 from embedway.api_keys import ApiKeys
@@ -109,8 +110,12 @@ def connect(spec: ModelSpec, tmp_path: Path) -> Connect:
                     waits=waits,
                     tracer=tracer,
                 ) as context:
-                    transport = httpx.ASGITransport(create_app(context), raise_app_exceptions=False)
-                    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                    core = create_core(context)
+                    transport = httpx.ASGITransport(with_layers(core, context), raise_app_exceptions=False)
+                    async with (
+                        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+                        batches_running(context, core),
+                    ):
                         yield client
 
     return start

@@ -43,13 +43,11 @@ BODIES = 4
 ERROR_STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 421, 429, 500, 503, 504, 507)
 
 
-def create_app(context: ApiContext) -> ASGIApp:
-    """The ASGI application. The context's engine client must be running while it serves."""
-    return with_layers(create_core(context), context)
-
-
 def create_core(context: ApiContext) -> ASGIApp:
-    """What answers a request once it may come in: batches send theirs right here."""
+    """What answers a request that may come in: an ASGI application, to which batches send theirs.
+
+    The context's engine client must be running while it serves.
+    """
     app = FastAPI(
         title="Embedway",
         version=__version__,
@@ -86,7 +84,7 @@ def create_core(context: ApiContext) -> ASGIApp:
 
 
 def with_layers(core: ASGIApp, context: ApiContext) -> ASGIApp:
-    """Innermost first. They lie around the framework, so that `HotRoutes` passes all of it by."""
+    """The whole application: the core, and who may come in, innermost first."""
     settings, layered = context.settings, core
     if context.keys.users:
         layered = BearerAuth(layered, context.keys)

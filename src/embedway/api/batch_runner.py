@@ -1,4 +1,4 @@
-"""The runner of batches in an API process: their requests take the way of every other, behind all layers but the last."""
+"""The runner in an API process: a batch's requests take the way of every other, behind all layers but the last."""
 
 from __future__ import annotations
 

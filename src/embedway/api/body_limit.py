@@ -21,7 +21,7 @@ SMALL_BODY = 2**16
 
 
 class BodyLimit:
-    """ASGI middleware. The bodies of POST to the `streamed` paths are kept nowhere: their routes have limits of their own."""
+    """ASGI middleware. Routes at the `streamed` paths keep no body that is posted, and have limits of their own."""
 
     def __init__(
         self, app: ASGIApp, *, max_bytes: int, memory: BodyMemory, streamed: frozenset[str] = frozenset()

@@ -39,7 +39,7 @@ FORM: dict[str, Any] = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "JSON Lines: a request a line, with `custom_id`, `method`, `url` and `body`.",
+                            "description": "A request a line: `custom_id`, `method`, `url`, `body`.",
                         },
                         "purpose": {"type": "string", "enum": ["batch"]},
                         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},

@@ -25,7 +25,7 @@ def add(database: sqlite3.Connection, batch: BatchRecord) -> None:
     values = {name: getattr(batch, name) for name in _FIELDS}
     values |= {name: _json(values[name]) for name in _JSON}
     places = ", ".join(f":{name}" for name in _FIELDS)
-    database.execute(f"INSERT INTO batches ({_COLUMNS}) VALUES ({places})", values)  # noqa: S608 - our own names
+    database.execute(f"INSERT INTO batches ({_COLUMNS}) VALUES ({places})", values)
 
 
 def find(database: sqlite3.Connection, owner: str, batch_id: str) -> BatchRecord:
@@ -37,7 +37,7 @@ def find(database: sqlite3.Connection, owner: str, batch_id: str) -> BatchRecord
 
 
 def get(database: sqlite3.Connection, batch_id: str) -> BatchRecord | None:
-    row = database.execute(f"SELECT {_COLUMNS} FROM batches WHERE id = ?", (batch_id,)).fetchone()  # noqa: S608
+    row = database.execute(f"SELECT {_COLUMNS} FROM batches WHERE id = ?", (batch_id,)).fetchone()
     return None if row is None else _record(row)
 
 
@@ -50,7 +50,7 @@ def page(database: sqlite3.Connection, owner: str, page: Page) -> list[BatchReco
             raise UnknownBatch(id=page.after)
         start = row[0]
     rows = database.execute(
-        f"SELECT {_COLUMNS} FROM batches WHERE owner = :owner AND (:start IS NULL OR seq < :start)"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM batches WHERE owner = :owner AND (:start IS NULL OR seq < :start)"
         " ORDER BY seq DESC LIMIT :limit",
         {"owner": owner, "start": start, "limit": page.limit + 1},
     )
@@ -59,15 +59,13 @@ def page(database: sqlite3.Connection, owner: str, page: Page) -> list[BatchReco
 
 def open_batches(database: sqlite3.Connection) -> list[OpenBatch]:
     """The oldest first."""
-    rows = database.execute(
-        f"SELECT id, owner, status, expires_at FROM batches WHERE status IN ({_OPEN}) ORDER BY seq"  # noqa: S608
-    )
+    rows = database.execute(f"SELECT id, owner, status, expires_at FROM batches WHERE status IN ({_OPEN}) ORDER BY seq")
     return [OpenBatch(*row) for row in rows]
 
 
 def count_open(database: sqlite3.Connection, owner: str) -> int:
     return database.execute(
-        f"SELECT count(*) FROM batches WHERE owner = ? AND status IN ({_OPEN})",  # noqa: S608 - our own names
+        f"SELECT count(*) FROM batches WHERE owner = ? AND status IN ({_OPEN})",
         (owner,),
     ).fetchone()[0]
 
@@ -79,7 +77,7 @@ def become(database: sqlite3.Connection, batch_id: str, status: Status, now: flo
     assignments = ", ".join(f"{name} = :{name}" for name in columns)
     earlier = ", ".join(f"'{status}'" for status in may_become(status))
     changed = database.execute(
-        f"UPDATE batches SET {assignments} WHERE id = :batch_id AND status IN ({earlier})",  # noqa: S608
+        f"UPDATE batches SET {assignments} WHERE id = :batch_id AND status IN ({earlier})",
         {**columns, "batch_id": batch_id},
     )
     return changed.rowcount == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from embedway.batches.records import FileRecord, Purpose
+from embedway.batches.records import FileRecord
 from embedway.batches.states import OPEN
 from embedway.errors import UnknownFile
 
@@ -25,13 +25,13 @@ class Page(NamedTuple):
 def add(database: sqlite3.Connection, file: FileRecord) -> None:
     places = ", ".join(f":{name}" for name in FileRecord.__struct_fields__)
     values = {name: getattr(file, name) for name in FileRecord.__struct_fields__}
-    database.execute(f"INSERT INTO files ({_COLUMNS}) VALUES ({places})", values)  # noqa: S608 - our own names
+    database.execute(f"INSERT INTO files ({_COLUMNS}) VALUES ({places})", values)
 
 
 def find(database: sqlite3.Connection, owner: str, file_id: str, now: float) -> FileRecord:
     """Raises UnknownFile: there is none, it is another's, or its time is over."""
     row = database.execute(
-        f"SELECT {_COLUMNS} FROM files WHERE id = ? AND owner = ? AND (expires_at IS NULL OR expires_at > ?)",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM files WHERE id = ? AND owner = ? AND (expires_at IS NULL OR expires_at > ?)",
         (file_id, owner, now),
     ).fetchone()
     if row is None:
@@ -39,7 +39,7 @@ def find(database: sqlite3.Connection, owner: str, file_id: str, now: float) -> 
     return FileRecord(*row)
 
 
-def page(database: sqlite3.Connection, owner: str, page: Page, purpose: Purpose | None, now: float) -> list[FileRecord]:
+def page(database: sqlite3.Connection, owner: str, page: Page, purpose: str | None, now: float) -> list[FileRecord]:
     """One more than the page has, where there are more. Raises UnknownFile for an `after` that is none."""
     order, beyond = ("ASC", ">") if page.is_ascending else ("DESC", "<")
     start = None
@@ -49,7 +49,7 @@ def page(database: sqlite3.Connection, owner: str, page: Page, purpose: Purpose 
             raise UnknownFile(id=page.after)
         start = row[0]
     rows = database.execute(
-        f"SELECT {_COLUMNS} FROM files WHERE owner = :owner AND (:start IS NULL OR seq {beyond} :start)"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM files WHERE owner = :owner AND (:start IS NULL OR seq {beyond} :start)"
         " AND (:purpose IS NULL OR purpose = :purpose) AND (expires_at IS NULL OR expires_at > :now)"
         f" ORDER BY seq {order} LIMIT :limit",
         {"owner": owner, "start": start, "purpose": purpose, "now": now, "limit": page.limit + 1},
@@ -64,7 +64,7 @@ def stored_bytes(database: sqlite3.Connection) -> int:
 def user_of(database: sqlite3.Connection, file_id: str) -> str | None:
     """The batch that still reads it; None: nobody does."""
     row = database.execute(
-        f"SELECT id FROM batches WHERE input_file_id = ? AND status IN ({_OPEN})",  # noqa: S608 - our own names
+        f"SELECT id FROM batches WHERE input_file_id = ? AND status IN ({_OPEN})",
         (file_id,),
     ).fetchone()
     return None if row is None else row[0]
@@ -87,8 +87,8 @@ def expired(database: sqlite3.Connection, now: float) -> list[str]:
 def known_names(database: sqlite3.Connection) -> set[str]:
     """All that may lie in the folder: files, and what open batches write."""
     rows = database.execute(
-        "SELECT id FROM files UNION SELECT output_file_id FROM batches WHERE status IN ({0})"  # noqa: S608, UP032
-        " UNION SELECT error_file_id FROM batches WHERE status IN ({0})"
-        " UNION SELECT id FROM batches WHERE status IN ({0})".format(_OPEN)
+        f"SELECT id FROM files UNION SELECT output_file_id FROM batches WHERE status IN ({_OPEN})"
+        f" UNION SELECT error_file_id FROM batches WHERE status IN ({_OPEN})"
+        f" UNION SELECT id FROM batches WHERE status IN ({_OPEN})"
     )
     return {row[0] for row in rows}
