@@ -19,6 +19,7 @@ DASHBOARD = json.loads((Path(__file__).parents[2] / "deploy" / "grafana" / "embe
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
 LABELS = {
+    "outcome",
     *("le", "instance", "version"),
     *("route", "status", "stage", "class", "cause", "step", "kind", "replica", "process"),
 }
