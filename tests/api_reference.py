@@ -24,8 +24,8 @@ Written from the server's OpenAPI schema by `python tests/api_reference.py`; the
 
 Bodies are JSON, with `Content-Type: application/json`, but for uploads. Types are strict: no string is taken for a
 number. Unknown fields are ignored, and null is the same as leaving a field out. Where the server has API keys, all
-routes but `/livez`, `/readyz`, `/health` and the playground's files ask for `Authorization: Bearer KEY`; those that change the
-server ask for the admin's. Every answer has an `X-Request-Id`: the one that the request gave, or a new one.
+routes but `/livez`, `/readyz`, `/health` and the playground's files ask for `Authorization: Bearer KEY`; those that
+change the server ask for the admin's. Every answer has an `X-Request-Id`: the one that the request gave, or a new one.
 """
 ERRORS_HEAD = """\
 ## Errors

@@ -19,9 +19,8 @@ DASHBOARD = json.loads((Path(__file__).parents[2] / "deploy" / "grafana" / "embe
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
 LABELS = {
-    "outcome",
     *("le", "instance", "version"),
-    *("route", "status", "stage", "class", "cause", "step", "kind", "replica", "process"),
+    *("route", "status", "stage", "class", "cause", "outcome", "step", "kind", "replica", "process"),
 }
 METRIC = re.compile(r"\bembedway_\w+")
 

@@ -90,6 +90,7 @@ class BatchRun:
         if self._has_room():
             for request in await self.storage.on_disk(self._read):
                 self._running.append((request, asyncio.ensure_future(self.answer(request.body))))
+                await asyncio.sleep(0)  # it is read and tokenized now: together they would hold the event loop for long
         return bool(self._running)
 
     def _has_room(self) -> bool:
