@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +130,14 @@ def test_a_batch_outlives_the_process_that_runs_it_and_then_the_whole_server(
     assert {line["response"]["status_code"] for line in errors} == {400}
 
 
+def run_example(server: RunningServer) -> str:
+    """What the program of docs/batch-api.md prints."""
+    page = (Path(__file__).parents[2] / "docs" / "batch-api.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    code = code.replace("http://127.0.0.1:30000", server.url)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
+
+
 def test_openai_s_client_has_all_of_its_calls(
     data_dir: Path, client_of: Callable[[RunningServer], openai.OpenAI]
 ) -> None:
@@ -141,6 +152,7 @@ def test_openai_s_client_has_all_of_its_calls(
         assert client.files.retrieve(file.id) == file
         assert file in client.files.list(purpose="batch", limit=1)
         assert json.loads(client.files.content(file.id).text)["custom_id"] == "a"
+        assert run_example(server).splitlines() == ["completed 2", "doc-1 384", "doc-2 384"]
         batch = client.batches.create(
             input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h", metadata={"name": "nightly"}
         )
