@@ -45,19 +45,15 @@ class FileFolder:
         with contextlib.suppress(FileNotFoundError):
             self.path(name).unlink()
 
-    def remove_left_over(self, known: set[str], now: float | None = None) -> list[str]:
-        """Remove what is in nobody's books any more, unless it is being written; return the names."""
+    def remove_left_over(self, known: set[str]) -> None:
+        """Remove what is in nobody's books any more, unless it is being written."""
         if not self._folder.is_dir():
-            return []
-        removed = []
+            return
         for path in self._folder.iterdir():
-            if path.name in known:
-                continue
-            with contextlib.suppress(FileNotFoundError):  # another has removed it
-                if (time.time() if now is None else now) - path.stat().st_mtime > UPLOAD_SECONDS:
-                    path.unlink()
-                    removed.append(path.name)
-        return removed
+            if path.name not in known:
+                with contextlib.suppress(FileNotFoundError):  # another has removed it
+                    if time.time() - path.stat().st_mtime > UPLOAD_SECONDS:
+                        path.unlink()
 
 
 def write_all(file: BinaryIO, data: bytes) -> None:
