@@ -15,17 +15,17 @@ from embedway.errors import EmbedwayError, RequestError, ServerFault
 from running_server import RunningServer
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
-METHODS = ("get", "post")
+METHODS = ("get", "post", "delete")
 HEAD = """\
 # API
 
 Written from the server's OpenAPI schema by `python tests/api_reference.py`; the server has the same at `/docs` and
 `/openapi.json`.
 
-Bodies are JSON, with `Content-Type: application/json`. Types are strict: no string is taken for a number. Unknown
-fields are ignored, and null is the same as leaving a field out. Where the server has API keys, all routes but
-`/livez`, `/readyz`, `/health` and the playground's files ask for `Authorization: Bearer KEY`; those that change the
-server ask for the admin's. Every answer has an `X-Request-Id`: the one that the request gave, or a new one.
+Bodies are JSON, with `Content-Type: application/json`, but for uploads. Types are strict: no string is taken for a
+number. Unknown fields are ignored, and null is the same as leaving a field out. Where the server has API keys, all
+routes but `/livez`, `/readyz`, `/health` and the playground's files ask for `Authorization: Bearer KEY`; those that
+change the server ask for the admin's. Every answer has an `X-Request-Id`: the one that the request gave, or a new one.
 """
 ERRORS_HEAD = """\
 ## Errors
@@ -56,7 +56,12 @@ def route_section(method: str, path: str, operation: Schema, models: Schema) -> 
     yield f"## {method} {path}"
     yield f"{operation['summary']}. {operation.get('description', '')}".rstrip() + "\n"
     if "requestBody" in operation:
-        yield from field_table("field", operation["requestBody"]["content"]["application/json"]["schema"])
+        [(content_type, content)] = operation["requestBody"]["content"].items()
+        if content_type != "application/json":
+            yield f"The body is `{content_type}`.\n"
+        yield from field_table("field", content["schema"])
+    if query := [one for one in operation.get("parameters", []) if one["in"] == "query"]:
+        yield from field_table("query", {"properties": {one["name"]: {**one["schema"], **one} for one in query}})
     answer = answer_of(operation)
     if "$ref" in answer:
         yield from field_table("answer's field", resolved(answer, models))

@@ -20,7 +20,7 @@ LIGHT = (
     *("embedway.commands.model_tables", "embedway.comparison.model_check", "embedway.load_test.sweep"),
 )
 """Modules outside the light rooms that are to be as light as those."""
-LIGHT_ROOMS = ("embedway.api", "embedway.inputs", "embedway.media", "embedway.outputs")
+LIGHT_ROOMS = ("embedway.api", "embedway.inputs", "embedway.media", "embedway.outputs", "embedway.batches")
 HEAVY = ("torch", "transformers")
 ENGINE_SIDE = ("embedway.engine.loop", "embedway.engine.model_runner", "embedway.engine.scheduler", "embedway.embedder")
 

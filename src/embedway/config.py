@@ -49,6 +49,7 @@ def setting(default: Any, group: str, text: str, *, flags: tuple[str, ...] = (),
 
 MODEL, ADAPTERS, MEDIA = "Model", "LoRA adapters", "Images and videos"
 SERVER, REQUESTS, LOAD, ENGINE, LOGS = "Server", "Requests", "Under load", "Engine", "Logs and traces"
+BATCHES = "Batches"
 
 
 class LoraPath(BaseModel):
@@ -258,6 +259,24 @@ class Settings(BaseModel):
     )
     enable_priority_scheduling: bool = setting(
         True, LOAD, "Accepted for SGLang's command lines: priorities always count."
+    )
+
+    data_dir: Path | None = setting(
+        None, BATCHES, "Folder for files and batches, which opens their routes. By default there are none."
+    )
+    max_batch_file_mb: int = setting(200, BATCHES, "Largest file that may be uploaded, in MiB.", ge=1, le=2**20)
+    max_batch_requests: int = setting(50_000, BATCHES, "Most requests in a batch.", ge=1)
+    max_batch_inputs: int = setting(
+        50_000,
+        BATCHES,
+        "Most items to embed in a batch, of all its requests: how large its output can be follows from that.",
+        ge=1,
+    )
+    max_stored_mb: int = setting(
+        10_240,
+        BATCHES,
+        "Most that uploaded files and those that batches wrote may take before uploads are refused, in MiB.",
+        ge=1,
     )
 
     replicas: int = setting(1, ENGINE, "Engine processes, each with the model.", ge=1, le=64)

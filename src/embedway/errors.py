@@ -21,6 +21,7 @@ EmbedwayError
 │   ├── MediaUnreadable             400 media_unreadable
 │   ├── MediaTooLarge               400 media_too_large
 │   ├── MediaFetchFailed            400 media_fetch_failed
+│   ├── InvalidMultipart            400 invalid_multipart
 │   ├── MalformedHttp               400 malformed_http
 │   ├── InvalidApiKey               401 invalid_api_key
 │   ├── AdminOnly                   403 admin_only
@@ -28,12 +29,18 @@ EmbedwayError
 │   ├── MediaNotAllowed             403 media_not_allowed
 │   ├── ModelNotFound               404 model_not_found
 │   ├── AdapterNotFound             404 adapter_not_found
+│   ├── BatchesNotServed            404 batches_not_served
+│   ├── UnknownFile                 404 file_not_found
+│   ├── UnknownBatch                404 batch_not_found
 │   ├── RouteNotFound               404 route_not_found
 │   ├── MethodNotAllowed            405 method_not_allowed
 │   ├── RequestTimedOut             408 request_timed_out
 │   ├── RequestAborted              409 request_aborted
 │   ├── RestartInProgress           409 restart_in_progress
 │   ├── ModelConflict               409 model_conflict
+│   ├── FileInUse                   409 file_in_use
+│   ├── BatchHasEnded               409 batch_has_ended
+│   ├── FileTooLarge                413 file_too_large
 │   ├── BodyTooLarge                413 body_too_large
 │   ├── UnsupportedMediaType        415 unsupported_media_type
 │   ├── HostNotAllowed              421 host_not_allowed
@@ -49,7 +56,9 @@ EmbedwayError
 │   ├── MediaBusy                   503 media_busy
 │   ├── TooManyConnections          503 too_many_connections
 │   ├── ShuttingDown                503 shutting_down
-│   └── DeadlineExceeded            504 deadline_exceeded
+│   ├── BatchStorageFault           503 batch_storage_unavailable
+│   ├── DeadlineExceeded            504 deadline_exceeded
+│   └── StorageFull                 507 storage_full
 └── StartupError                    never sent over HTTP: one line on stderr, exit status 2 (of any command)
     ├── InvalidSetting
     ├── CannotCheck
@@ -232,6 +241,11 @@ class MediaNotAllowed(RequestError):
     code = "media_not_allowed"
 
 
+class InvalidMultipart(RequestError):
+    sentence = "The multipart body cannot be read: {problem}."
+    code = "invalid_multipart"
+
+
 class MalformedHttp(RequestError):
     sentence = "The HTTP request could not be parsed: {problem}."
     code = "malformed_http"
@@ -270,6 +284,24 @@ class AdapterNotFound(RequestError):
     code = "adapter_not_found"
 
 
+class BatchesNotServed(RequestError):
+    sentence = "This server keeps no files and batches: its operator has to start it with --data-dir."
+    status = 404
+    code = "batches_not_served"
+
+
+class UnknownFile(RequestError):
+    sentence = "There is no file {id!r}."
+    status = 404
+    code = "file_not_found"
+
+
+class UnknownBatch(RequestError):
+    sentence = "There is no batch {id!r}."
+    status = 404
+    code = "batch_not_found"
+
+
 class RouteNotFound(RequestError):
     sentence = "There is no route {method} {path}; GET /docs lists the routes."
     status = 404
@@ -295,7 +327,7 @@ class BodyTooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    sentence = "The content type is {got!r}, but it must be 'application/json'."
+    sentence = "The content type is {got!r}, but it must be {expected!r}."
     status = 415
     code = "unsupported_media_type"
 
@@ -319,6 +351,25 @@ class ModelConflict(RequestError):
     sentence = "The model {name!r} {problem}."
     status = 409
     code = "model_conflict"
+
+
+class FileInUse(RequestError):
+    sentence = "The file {id!r} is the input of batch {batch!r}, which has not ended: cancel it first."
+    status = 409
+    code = "file_in_use"
+
+
+class BatchHasEnded(RequestError):
+    sentence = "The batch {id!r} cannot be cancelled any more: it is {status}."
+    status = 409
+    code = "batch_has_ended"
+    is_final = True
+
+
+class FileTooLarge(RequestError):
+    sentence = "The file is larger than {limit} bytes (--max-batch-file-mb)."
+    status = 413
+    code = "file_too_large"
 
 
 class ServerOverloaded(RequestError):
@@ -422,6 +473,20 @@ class ShuttingDown(ServerFault):
     status = 503
     code = "shutting_down"
     retry_after_seconds = 5
+
+
+class BatchStorageFault(ServerFault):
+    sentence = "Files and batches cannot be read or written at the moment; the server's log says why."
+    status = 503
+    code = "batch_storage_unavailable"
+    retry_after_seconds = 30
+
+
+class StorageFull(ServerFault):
+    sentence = "There is no room for this: {problem}. Delete files that are not needed any more."
+    status = 507
+    code = "storage_full"
+    is_final = True
 
 
 class DeadlineExceeded(ServerFault):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from embedway import open_files
 from embedway.api_keys import ApiKeys
+from embedway.batches.storage import make_data_dir
 from embedway.config import Settings
 from embedway.engine.slot import Slot
 from embedway.engine.supervisor import Supervisor, listen, runtime_folder
@@ -54,6 +55,8 @@ def serve(settings: Settings, on_ready: Callable[[Serving], object]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor has handlers of its own
     open_files.raise_limit()
     keys, models = read_keys(settings), models_of(settings)
+    if settings.data_dir is not None:
+        make_data_dir(settings.data_dir)
     tls_context(settings)  # the API processes make their own: a fault is better said before anything is loaded
     listening = listen(settings.host, settings.port)
     with runtime_folder() as runtime:

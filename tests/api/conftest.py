@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from embedway.api.adapter_registry import AdapterRegistry
-from embedway.api.app import create_app
+from embedway.api.app import create_core, with_layers
+from embedway.api.batch_runner import batches_running
 from embedway.api.context import ApiContext
 from embedway.api.context_setup import api_context
 from embedway.api.served_models import ServedModel, ServedModels
@@ -126,8 +127,12 @@ def connect(serve: Serve) -> Connect:
     @contextlib.asynccontextmanager
     async def start(**settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
         async with serve(**settings) as context:
-            transport = httpx.ASGITransport(create_app(context), raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            core = create_core(context)
+            transport = httpx.ASGITransport(with_layers(core, context), raise_app_exceptions=False)
+            async with (
+                httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+                batches_running(context, core),
+            ):
                 yield client
 
     return start

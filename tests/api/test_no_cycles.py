@@ -26,7 +26,7 @@ from uvicorn.server import ServerState
 
 from api.conftest import MODEL, Serve
 from embedway.api import waits
-from embedway.api.app import create_app
+from embedway.api.app import create_core, with_layers
 from embedway.api.context import ApiContext
 from embedway.api.http_protocol import HttpProtocol
 from embedway.api.server import limits_of, run
@@ -75,7 +75,7 @@ class Server:
         await self.until(lambda: not (self.state.tasks or self.state.connections))
 
     async def until_admitted(self, count: int) -> None:
-        books = self.context.admission
+        books = self.context.models.named(None).admission
         await self.until(lambda: books.interactive.requests + books.bulk.requests == count)
 
 
@@ -292,7 +292,9 @@ USES: dict[str, Use] = {
 async def serving(serve: Serve, **settings: object) -> AsyncGenerator[Server]:
     model = GatedModel()
     async with serve(model=model, cache_mb=0, **settings) as context:
-        config = uvicorn.Config(create_app(context), log_config=None, ws="none", lifespan="off", server_header=False)
+        config = uvicorn.Config(
+            with_layers(create_core(context), context), log_config=None, ws="none", lifespan="off", server_header=False
+        )
         config.load()
         server = Server(context, model, port=0)
         protocol = functools.partial(HttpProtocol, config, server.state, {}, limits=limits_of(context.settings))

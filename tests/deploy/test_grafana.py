@@ -20,7 +20,7 @@ PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel[
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
 LABELS = {
     *("le", "instance", "version"),
-    *("route", "status", "stage", "class", "cause", "step", "kind", "replica", "process"),
+    *("route", "status", "stage", "class", "cause", "outcome", "step", "kind", "replica", "process"),
 }
 METRIC = re.compile(r"\bembedway_\w+")
 

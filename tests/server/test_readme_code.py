@@ -24,6 +24,7 @@ def code_of(page: str, language: str) -> list[str]:
 
 README = code_of("README.md", "python")
 RUN_ELSEWHERE = {
+    "docs/batch-api.md": "by tests/server/test_batches.py: it needs a server with --data-dir",
     "docs/multimodal.md": "by tests/server/test_clients.py, as examples/multimodal.py: it needs another model",
     "docs/clients.md": "by tests/server/test_clients_page.py: each client in its environment",
     "docs/add-a-model.md": "by tests/models/test_checkpoint_parity.py, which compares more",

@@ -10,8 +10,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 from embedway.api import (
     abort_route,
+    batch_routes,
     cache_route,
     embeddings,
+    file_routes,
     gauges,
     health,
     lora_routes,
@@ -39,11 +41,14 @@ if TYPE_CHECKING:
 
 BODIES = 4
 """Of the largest size, in memory at once, where --body-memory-mb does not say otherwise"""
-ERROR_STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 421, 429, 500, 503, 504)
+ERROR_STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 421, 429, 500, 503, 504, 507)
 
 
-def create_app(context: ApiContext) -> ASGIApp:
-    """The ASGI application. The context's engine client must be running while it serves."""
+def create_core(context: ApiContext) -> ASGIApp:
+    """What answers a request that may come in: an ASGI application, to which batches send theirs.
+
+    The context's engine client must be running while it serves.
+    """
     app = FastAPI(
         title="Embedway",
         version=__version__,
@@ -56,6 +61,8 @@ def create_app(context: ApiContext) -> ASGIApp:
     install_error_handlers(app)
     for room in (
         embeddings,
+        file_routes,
+        batch_routes,
         model_list,
         server_info,
         model_routes,
@@ -69,18 +76,18 @@ def create_app(context: ApiContext) -> ASGIApp:
         app.include_router(room.router)
     if context.settings.playground:
         app.include_router(playground_route.router)
-    return _with_layers(app, context)
-
-
-def _with_layers(app: FastAPI, context: ApiContext) -> ASGIApp:
-    """Innermost first. They lie around the framework, so that `HotRoutes` passes all of it by."""
     settings = context.settings
     routes = [route for route in embeddings.router.routes if isinstance(route, APIRoute)]
-    layered: ASGIApp = HotRoutes(app, routes=routes)
+    hot = HotRoutes(app, routes=routes)
     max_bytes = settings.max_body_mb * 2**20
     memory_bytes = settings.body_memory_mb * 2**20 if settings.body_memory_mb else BODIES * max_bytes
     memory = BodyMemory(memory_bytes, on_refusal=lambda: context.metrics.refused("bulk", "memory"))
-    layered = BodyLimit(layered, max_bytes=max_bytes, memory=memory)
+    return BodyLimit(hot, max_bytes=max_bytes, memory=memory, streamed=frozenset({file_routes.PATH}))
+
+
+def with_layers(core: ASGIApp, context: ApiContext) -> ASGIApp:
+    """The whole application: the core, and who may come in, innermost first."""
+    settings, layered = context.settings, core
     if context.keys.users:
         layered = BearerAuth(layered, context.keys)
     layered = RefuseWhileDraining(layered, context.drain)
@@ -88,7 +95,7 @@ def _with_layers(app: FastAPI, context: ApiContext) -> ASGIApp:
         layered = CORSMiddleware(
             layered,
             allow_origins=settings.cors_allow_origin,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],  # clients send headers of their own
             expose_headers=["X-Request-Id", "Retry-After"],
         )

@@ -21,15 +21,18 @@ SMALL_BODY = 2**16
 
 
 class BodyLimit:
-    """ASGI middleware."""
+    """ASGI middleware. Routes at the `streamed` paths keep no body that is posted, and have limits of their own."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, memory: BodyMemory) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int, memory: BodyMemory, streamed: frozenset[str] = frozenset()
+    ) -> None:
         self._app = app
+        self._streamed = streamed
         self._max_bytes = max_bytes
         self._memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or (scope["path"] in self._streamed and scope["method"] == "POST"):
             await self._app(scope, receive, send)
             return
         # The HTTP parser has refused lengths that are no numbers, and two that differ.

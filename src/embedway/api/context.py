@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from embedway.api.waits import Waits
     from embedway.api.work_threads import WorkThreads
     from embedway.api_keys import ApiKeys
+    from embedway.batches.service import Batches
     from embedway.config import Settings
     from embedway.observability.metrics import Metrics
     from embedway.observability.request_log import RequestLog
@@ -32,6 +33,8 @@ class ApiContext:
     waits: Waits
     threads: WorkThreads
     bodies: BodyWorkers
+    batches: Batches | None = None
+    """None: there is no --data-dir"""
     request_log: RequestLog | None = None
     tracer: RequestTracer | None = None
     """None: nobody wants traces"""

@@ -10,6 +10,7 @@ from embedway.api.body_workers import BodyWorkers
 from embedway.api.context import ApiContext
 from embedway.api.supervisor_orders import SupervisorOrders
 from embedway.api.work_threads import WorkThreads
+from embedway.batches.service import Batches
 from embedway.observability.request_log import RequestLog
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def api_context(
 ) -> Generator[ApiContext]:
     """`orders` is None where there is no supervisor. What is given is not closed at the end, what is made here is."""
     threads, bodies = WorkThreads(), BodyWorkers()
+    batches = None if settings.data_dir is None else Batches.of(settings.data_dir, settings)
     request_log = RequestLog(text_characters=settings.log_request_texts) if settings.log_requests else None
     try:
         yield ApiContext(
@@ -44,6 +46,7 @@ def api_context(
             waits=waits,
             threads=threads,
             bodies=bodies,
+            batches=batches,
             request_log=request_log,
             tracer=tracer,
             orders=orders or SupervisorOrders(),
@@ -51,5 +54,7 @@ def api_context(
     finally:
         threads.close()
         bodies.close()
+        if batches is not None:
+            batches.close()
         if request_log is not None:
             request_log.close()

@@ -11,6 +11,7 @@ import anyio
 
 from embedway.api.context import context_of
 from embedway.api.headers import header
+from embedway.api.priority import is_of_batch
 from embedway.api.schemas import MAX_TIMEOUT_MS
 from embedway.errors import DeadlineExceeded, InvalidValue
 
@@ -48,7 +49,8 @@ def head_deadline(request: Request, started_at: float) -> Deadline | None:
 
     `started_at` is when the request's head came, by `time.monotonic`. Raises InvalidValue.
     """
-    given, request_timeout = header(request.scope, _HEADER_KEY), context_of(request).settings.request_timeout
+    given = header(request.scope, _HEADER_KEY)
+    request_timeout = None if is_of_batch(request) else context_of(request).settings.request_timeout
     deadline = None if request_timeout is None else _after(request_timeout * 1000, started_at)
     return soonest(deadline, None if given is None else _read(given), started_at)
 

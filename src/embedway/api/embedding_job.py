@@ -14,7 +14,7 @@ from embedway.api.auth import key_number_of
 from embedway.api.context import ApiContext, context_of
 from embedway.api.error_response import request_id_of
 from embedway.api.hot_routes import until_sent
-from embedway.api.priority import scheduler_priority
+from embedway.api.priority import priority_of
 from embedway.api.request_context import clock_of, record_of
 from embedway.engine.client import EmbedResult, Terms
 from embedway.inputs.items import Items
@@ -157,7 +157,7 @@ async def embed(
         work=model.sequences.work(items, options),
         adapter=adapter,
         lora_path=body.lora_path,
-        priority=scheduler_priority(body.priority, context.settings),
+        priority=priority_of(request, body.priority, context.settings),
         deadline=deadline,
         key_number=key_number_of(request),
         clock=clock,

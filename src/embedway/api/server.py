@@ -19,7 +19,8 @@ from typing import Any, cast
 
 import uvicorn
 
-from embedway.api.app import create_app
+from embedway.api.app import create_core, with_layers
+from embedway.api.batch_runner import batches_running
 from embedway.api.context import ApiContext
 from embedway.api.context_setup import api_context
 from embedway.api.drain import Drain
@@ -110,11 +111,11 @@ async def serve(config: ApiConfig, settings: Settings, link: ParentLink) -> None
 
 async def serve_http(context: ApiContext, host: ModelHost, link: ParentLink, socket_fd: int) -> None:
     """The same, once there is all that it takes; `socket_fd` is the listening socket."""
-    settings = context.settings
+    settings, core = context.settings, create_core(context)
     delay = min(settings.drain_delay, settings.drain_timeout)
     limits = limits_of(settings)
     server_config = uvicorn.Config(
-        create_app(context),
+        with_layers(core, context),
         http=cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, limits=limits)),
         ws="none",
         lifespan="off",
@@ -137,7 +138,8 @@ async def serve_http(context: ApiContext, host: ModelHost, link: ParentLink, soc
     server_config.load()
     server_config.ssl = tls_context(settings)
     server = Server(server_config, context.drain, delay, limits)
-    await server.serve(sockets=[socket.socket(fileno=socket_fd)])
+    async with batches_running(context, core):
+        await server.serve(sockets=[socket.socket(fileno=socket_fd)])
     for task in told:
         task.cancel()
 

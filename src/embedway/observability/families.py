@@ -9,6 +9,7 @@ STAGES = "embedway_stage_seconds"
 IN_PROGRESS = "embedway_requests_in_progress"
 ITEMS, TOKENS = "embedway_items_total", "embedway_prompt_tokens_total"
 REFUSALS, ENDS = "embedway_requests_refused_total", "embedway_requests_ended_total"
+BATCH_LINES = "embedway_batch_lines_total"
 ADMITTED_REQUESTS, ADMITTED_TOKENS = "embedway_admitted_requests", "embedway_admitted_tokens"
 ADMISSION_LIMIT = "embedway_admission_limit_tokens"
 
@@ -57,6 +58,7 @@ FAMILIES = {
     ENDS: Family("counter", "Requests that ended before their answers: by a disconnect, a deadline or an abort."),
     ITEMS: Family("counter", "Items embedded."),
     TOKENS: Family("counter", "Tokens of the items embedded, whether computed or known."),
+    BATCH_LINES: Family("counter", "Requests of the Batch API that are over, by outcome: completed or failed."),
     ADMITTED_REQUESTS: Family("gauge", "Requests that are admitted and not answered yet, by class."),
     ADMITTED_TOKENS: Family("gauge", "Tokens of those requests."),
     ADMISSION_LIMIT: Family("gauge", "Tokens that may be admitted at once; +Inf where the engines' speed is unknown."),

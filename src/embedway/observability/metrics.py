@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from embedway.observability.engine_metrics import engine_samples
 from embedway.observability.exposition import render
 from embedway.observability.families import (
+    BATCH_LINES,
     BUILD,
     ENDS,
     IN_PROGRESS,
@@ -48,6 +49,7 @@ AT_ZERO = (
     ),
     f'{REFUSALS}{{class="bulk",cause="memory"}}',
     *(f'{ENDS}{{cause="{cause}"}}' for cause in ("disconnect", "deadline", "abort")),
+    *(f'{BATCH_LINES}{{outcome="{outcome}"}}' for outcome in ("completed", "failed")),
 )
 """Shown before they are counted: an increase from nothing is none to Prometheus"""
 
@@ -87,6 +89,9 @@ class Metrics:
 
     def refused(self, request_class: str, cause: str) -> None:
         self._count(f'{REFUSALS}{{class="{request_class}",cause="{cause}"}}')
+
+    def batch_line_done(self, is_completed: bool) -> None:
+        self._count(f'{BATCH_LINES}{{outcome="{"completed" if is_completed else "failed"}"}}')
 
     def ended(self, cause: str) -> None:
         self._count(f'{ENDS}{{cause="{cause}"}}')
