@@ -14,7 +14,7 @@ from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from embedway.models.attention import varlen_attention
-from embedway.models.packed_rows import packed_positions, with_spare_rows
+from embedway.models.packed_rows import with_spare_rows
 from embedway.models.torch_adapter import changes_of
 from embedway.models.transformer_adapter import changed_linears, make_adapter
 
@@ -86,7 +86,7 @@ class PackedTransformer:
     ) -> torch.Tensor:
         """int64 [total] to [total, hidden] in the model's dtype; each layer adds its window to `windows_seen`."""
         rows = with_spare_rows(token_ids)
-        positions = with_spare_rows(packed_positions(layout, self.first_position))
+        positions = with_spare_rows(layout.positions + self.first_position)
         inputs = {"input_ids": rows[None], "position_ids": positions[None]}
         return self.run(inputs, layout, adapted, num_rows=len(rows), windows_seen=windows_seen)
 
