@@ -60,14 +60,17 @@ class GraphShape(NamedTuple):
 class Graph:
     """One captured forward with its inputs and outputs."""
 
-    def __init__(self, forward: Forward, shape: GraphShape, device: torch.device, pool: _POOL_HANDLE) -> None:
-        """Raises whatever `forward` does where it cannot be captured."""
+    def __init__(self, forward: Forward, shape: GraphShape, stream: torch.cuda.Stream, pool: _POOL_HANDLE) -> None:
+        """Graphs of one stream and pool share what memory they need while they run.
+
+        Raises whatever `forward` does where it cannot be captured.
+        """
         self.shape = shape
+        device = stream.device
         # token ids, positions, cu_seqlens, in one copy
         size = 2 * shape.num_tokens + shape.num_sequences + 1
         self._inputs = torch.zeros(size, dtype=torch.int32, device=device)
         self._staging = torch.zeros(size, dtype=torch.int32, pin_memory=True)
-        stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):  # libraries make their handles and choose their kernels before the capture
             self._run(forward)
@@ -115,11 +118,11 @@ class CudaGraphs:
         if not POOLINGS.issuperset(spec.pooling):
             return cls(())
         graphs: list[Graph] = []
-        pool = torch.cuda.graph_pool_handle()
+        stream, pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
         for size, before in zip(SIZES, (0, *SIZES), strict=False):
             smallest = sample_batch(sample_lengths(before + 1, spec.max_length), spec)
             try:
-                added = [Graph(forward, shape, device, pool) for shape in shapes(size, spec.max_length)]
+                added = [Graph(forward, shape, stream, pool) for shape in shapes(size, spec.max_length)]
                 gain = gain_of(added[-1], forward, smallest, device)
             except Exception as error:  # whatever a model's forward raises that asks the device for a number
                 logger.warning("%s does not run as a CUDA graph: %r", spec.name, error)
