@@ -83,7 +83,9 @@ class GpuModel:
         return np.concatenate([self.model.embed(batch) for batch in batches_of(ids, MAX_BATCH_TOKENS)])
 
     def contestants(self, given: Sequence[str], ids: Sequence[Sequence[int]]) -> Iterator[Contestant]:
-        yield Contestant(f"embedway {self.model.dtype}, model alone", lambda: self.embed(ids))
+        batches = batches_of(ids, MAX_BATCH_TOKENS)
+        alone = lambda: [self.model.embed(batch) for batch in batches]  # noqa: E731
+        yield Contestant(f"embedway {self.model.dtype}, model alone", alone)
         yield Contestant(f"embedway {self.model.dtype}", lambda: self.embed(self.tokenize(given)))
         for size in THEIR_BATCHES:
             name = f"sentence-transformers {self.model.dtype}, batches of {size}"

@@ -14,6 +14,7 @@ from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from embedway.models.attention import varlen_attention
+from embedway.models.joined_adapters import joined
 from embedway.models.packed_rows import with_spare_rows
 from embedway.models.torch_adapter import changes_of
 from embedway.models.transformer_adapter import changed_linears, make_adapter
@@ -100,6 +101,8 @@ class PackedTransformer:
         windows_seen: list[int | None] | None = None,
     ) -> torch.Tensor:
         """The model's forward of `inputs`, which have num_rows rows with the spare ones; returns [total, hidden]."""
+        if layout.cu_seqlens.is_cuda:
+            adapted = joined(adapted)
         watch = {} if windows_seen is None else {"windows_seen": windows_seen}
         changes = {
             name: changes_of(adapted, name) for name in dict.fromkeys(n for a in adapted for n in a.adapter.changes)
