@@ -6,18 +6,20 @@ is set to zero, which adds nothing: more arithmetic, in a width at which a GPU h
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.functional import linear
 
 from embedway.models.torch_adapter import AdaptedRows, Change, TorchAdapter, Up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-MAX_RANKS = 512
+MAX_RANKS = 1024
 """Of a layer's adapters that are joined. Beyond it the products themselves would take time."""
 
 
@@ -33,6 +35,16 @@ class JoinedChange(Change):
         low = linear(x[rows], self.down).masked_fill_(self.others, 0)  # not times 0: of infinity that would be NaN
         for columns, ranks, weight in self.ups:
             out[rows, columns].addmm_(low[:, ranks], weight)
+
+
+class Part(NamedTuple):
+    """What one adapter adds to some columns of a layer."""
+
+    owner: int
+    down: torch.Tensor
+    """[rank, in]"""
+    up: torch.Tensor
+    """[rank, out]"""
 
 
 def joined(adapted: Sequence[AdaptedRows]) -> tuple[AdaptedRows, ...]:
@@ -55,10 +67,9 @@ def _groups(adapted: Sequence[AdaptedRows]) -> Iterator[list[AdaptedRows]]:
 
 
 def _join(group: Sequence[AdaptedRows]) -> AdaptedRows:
-    start, stop = group[0].start, group[-1].stop
+    lengths = [rows.stop - rows.start for rows in group]
     device = next(iter(group[0].adapter.changes.values())).down.device
-    lengths = torch.tensor([rows.stop - rows.start for rows in group])
-    row_owners = torch.repeat_interleave(torch.arange(len(group)), lengths).to(device)
+    row_owners = torch.from_numpy(np.repeat(np.arange(len(group)), lengths)).to(device)
     masks: dict[tuple[int, ...], torch.Tensor] = {}
     """By the owner of each rank: most layers have them alike"""
 
@@ -69,25 +80,23 @@ def _join(group: Sequence[AdaptedRows]) -> AdaptedRows:
 
     changes = {}
     for name in dict.fromkeys(name for rows in group for name in rows.adapter.changes):
-        parts = [(i, rows.adapter.changes[name]) for i, rows in enumerate(group) if name in rows.adapter.changes]
         # by the columns that they change, so that those of one place are one product
-        sides = sorted(((up.columns.start, i, change, up) for i, change in parts for up in change.ups), key=_place)
-        owners = tuple(i for _, i, _, up in sides for _ in range(up.ranks.stop - up.ranks.start))
-        down = torch.cat([change.down[up.ranks] for _, _, change, up in sides])
-        changes[name] = JoinedChange(down, tuple(_ups([up for *_, up in sides])), others(owners))
-    return AdaptedRows(start, stop, TorchAdapter(changes))
+        places: defaultdict[tuple[int, int], list[Part]] = defaultdict(list)
+        for owner, rows in enumerate(group):
+            if (change := rows.adapter.changes.get(name)) is not None:
+                for up in change.ups:
+                    places[up.columns.start, up.columns.stop].append(Part(owner, change.down[up.ranks], up.weight))
+        parts = [part for place in places.values() for part in place]
+        owners = tuple(part.owner for part in parts for _ in range(len(part.down)))
+        down = torch.cat([part.down for part in parts])
+        changes[name] = JoinedChange(down, tuple(_ups(places)), others(owners))
+    return AdaptedRows(group[0].start, group[-1].stop, TorchAdapter(changes))
 
 
-def _place(side: tuple[int, int, Change, Up]) -> tuple[int, int]:
-    return side[:2]
-
-
-def _ups(ups: Sequence[Up]) -> Iterator[Up]:
-    """One for each place, of those that lie side by side"""
-    first, rank = 0, 0
-    for i, up in enumerate(ups):
-        rank += up.ranks.stop - up.ranks.start
-        if i + 1 == len(ups) or ups[i + 1].columns != up.columns:
-            same = [other.weight for other in ups if other.columns == up.columns]
-            yield Up(up.columns, slice(first, rank), torch.cat(same))
-            first = rank
+def _ups(places: Mapping[tuple[int, int], Sequence[Part]]) -> Iterator[Up]:
+    """One for each place, whose ranks lie side by side"""
+    first = 0
+    for columns, parts in places.items():
+        weight = torch.cat([part.up for part in parts])
+        yield Up(slice(*columns), slice(first, first + len(weight)), weight)
+        first += len(weight)
