@@ -125,7 +125,7 @@ class CudaGraphs:
                 added = [Graph(forward, shape, stream, pool) for shape in shapes(size, spec.max_length)]
                 gain = gain_of(added[-1], forward, smallest, device)
             except Exception as error:  # whatever a model's forward raises that asks the device for a number
-                logger.warning("%s does not run as a CUDA graph: %r", spec.name, error)
+                logger.info("%s does not run as a CUDA graph: %r", spec.name, error)
                 return cls(())
             if gain < NEEDED_GAIN:
                 break
