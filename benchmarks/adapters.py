@@ -157,16 +157,16 @@ def first_uses(subject: Subject, kind: Kind) -> tuple[float, float, float]:
     return tuple(statistics.median(taken) * 1000 for taken in (make, first, later))
 
 
-def minilm(path: str, dtype: str, threads: int, documents: int, batch_tokens: int) -> Subject:
-    """path is `native`, or `torch` for what runs where the native library is missing."""
+def minilm(path: str, dtype: str, threads: int, documents: int, batch_tokens: int, device: str) -> Subject:
+    """path is `native`, or `torch` for what runs where the native library is missing; a GPU has one path."""
     spec = read_spec(minilm_folder(), name=DEFAULT_MODEL)
     config = read_encoder_config(spec)
     assert config is not None
     if path == "torch":
-        model = load_bert_family(spec, config, dtype=dtype, device="cpu", threads=threads)
+        model = load_bert_family(spec, config, dtype=dtype, device=device, threads=threads)
         assert model is not None
     else:
-        model = load_model(spec, dtype=dtype, device="cpu", threads=threads)
+        model = load_model(spec, dtype=dtype, device=device, threads=threads)
     tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
     tokenizer.no_padding()
     read = [tokenizer.encode(text.text).ids for text in islice(texts(document_lengths, "adapters"), documents)]
@@ -180,7 +180,7 @@ def minilm(path: str, dtype: str, threads: int, documents: int, batch_tokens: in
     )
 
 
-def decoder(folder: Path, threads: int, documents: int, batch_tokens: int) -> Subject:
+def decoder(folder: Path, threads: int, documents: int, batch_tokens: int, device: str) -> Subject:
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -197,7 +197,7 @@ def decoder(folder: Path, threads: int, documents: int, batch_tokens: int) -> Su
         for name, module in made.named_modules()
         if isinstance(module, torch.nn.Linear)
     }
-    model = load_model(spec_of(folder, model_type), dtype="float32", device="cpu", threads=threads)
+    model = load_model(spec_of(folder, model_type), dtype="auto", device=device, threads=threads)
     read = mixed(documents, 20, 256)
     name = f"small {DECODER}, {model.dtype}"
     return Subject(name, model, batches_of(read, batch_tokens), read[0][:QUERY_TOKENS], sizes, ("q_proj", "v_proj"))
@@ -210,15 +210,16 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=48)
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", help="or cuda: then with more documents and tokens")
     parser.add_argument("--threads", type=int, default=available_cores())
     arguments = parser.parse_args()
     threads, documents, tokens = arguments.threads, arguments.documents, arguments.batch_tokens
     print(f"{read_machine()}, {threads} threads, batches of {tokens} tokens\n")
     with tempfile.TemporaryDirectory() as folder:
         subjects = [
-            decoder(Path(folder), threads, documents, tokens)
+            decoder(Path(folder), threads, documents, tokens, arguments.device)
             if name == "decoder"
-            else minilm(name, arguments.dtype, threads, documents, tokens)
+            else minilm(name, arguments.dtype, threads, documents, tokens, arguments.device)
             for name in arguments.models
         ]
     print("| model | contestant | tokens/s | speed to base | by CPU time |")

@@ -77,6 +77,55 @@ def write_random_bert(shape: Shape, folder: Path) -> None:
         intermediate_size=shape.intermediate_size,
     )
     BertModel(config).save_pretrained(folder)
+    write_sentence_transformers_files(folder, shape.hidden_size, pooling="cls_token")
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """The sizes of a decoder with grouped heads of 128 each and a gated MLP."""
+
+    model_type: str
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    intermediate_size: int
+
+
+DECODER_SHAPES: Mapping[str, DecoderShape] = {
+    "qwen3-embedding-0.6b": DecoderShape("qwen3", 1024, 28, 16, 8, 3072),
+    "e5-mistral-7b": DecoderShape("mistral", 4096, 32, 32, 8, 14336),
+}
+DECODER_VOCABULARY = 32_000
+
+
+def write_random_decoder(shape: DecoderShape, folder: Path, device: str) -> None:
+    """A sentence-transformers folder: a decoder of this shape with random bfloat16 weights, made on a device; MiniLM's
+    tokenizer, last-token pooling."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        shape.model_type,
+        vocab_size=DECODER_VOCABULARY,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=128,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=4096,
+        sliding_window=None,
+    )
+    with torch.device(device):
+        model = AutoModel.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    write_sentence_transformers_files(folder, shape.hidden_size, pooling="lasttoken")
+
+
+def write_sentence_transformers_files(folder: Path, hidden_size: int, *, pooling: str) -> None:
+    """All beside the transformer: MiniLM's tokenizer, a length of 512 tokens, pooling and normalisation."""
     for path in minilm_folder().glob("*"):
         if path.name in {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"}:
             shutil.copyfile(path, folder / path.name)
@@ -85,10 +134,12 @@ def write_random_bert(shape: Shape, folder: Path) -> None:
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (path, kind) in enumerate(modules)
     ]
-    pooling = {"word_embedding_dimension": shape.hidden_size, "pooling_mode_cls_token": True}
+    settings = {"word_embedding_dimension": hidden_size, f"pooling_mode_{pooling}": True}
+    if pooling != "cls_token":
+        settings["pooling_mode_cls_token"] = False
     write_json(folder / "modules.json", listing)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 512, "do_lower_case": False})
-    write_json(folder / "1_Pooling" / "config.json", pooling)
+    write_json(folder / "1_Pooling" / "config.json", settings)
 
 
 def write_random_clip(folder: Path) -> None:

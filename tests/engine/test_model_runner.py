@@ -3,7 +3,9 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,3 +51,18 @@ def test_a_batch_without_faults_runs_once() -> None:
 
 def test_a_batch_that_raised_says_so() -> None:
     assert ModelRunner(FakeModel()).run(batch_of([[1], [POISON_ID]])).was_halved
+
+
+class LostModel(FakeModel):
+    """As torch says that CUDA failed."""
+
+    def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
+        super().embed(batch)
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_lost_device_is_no_fault_of_a_sequence() -> None:
+    model = LostModel()
+    with pytest.raises(torch.AcceleratorError):
+        ModelRunner(model).run(batch_of([[1], [2]]))
+    assert len(model.batches) == 1  # not halved: nothing can run there any more

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,3 +112,15 @@ def test_cuda_agrees_with_cpu(dtype: torch.dtype, causal: bool, window: int | No
     on_cuda = (x.to(cuda, dtype) for x in (q, k, v))
     got = varlen_attention(*on_cuda, layout_of(lengths, cuda), causal=causal, window=window)
     torch.testing.assert_close(got.float().cpu(), expected, atol=1e-4 if dtype == torch.float32 else 3e-2, rtol=0)
+
+
+def test_positions_begin_anew_in_each_sequence() -> None:
+    layout = layout_of([3, 1, 2])
+    assert layout.positions.tolist() == [0, 1, 2, 0, 0, 1]
+    assert layout.num_tokens == 6
+
+
+def test_lengths_that_only_the_device_knows_are_refused_where_the_host_needs_them() -> None:
+    layout = replace(layout_of([3, 4]), runs=())
+    with pytest.raises(NotImplementedError, match="on the host"):
+        varlen_attention(*torch.randn(3, 7, 2, 8), layout)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dual_checkpoints import DUAL_FAMILIES, Reference, dual_checkpoint, packed_items
@@ -144,3 +145,13 @@ def test_what_computes_in_bfloat16_stays_near(loaded: Loaded) -> None:
 def test_a_lora_adapter_is_refused(loaded: Loaded) -> None:
     with pytest.raises(AdapterRefused, match="a model with a tower for images takes none"):
         loaded.model.make_adapter(AdapterWeights("mine", "folder", "0" * 64, {}))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.99999), ("bfloat16", 0.99)])
+def test_texts_and_images_run_on_cuda(loaded: Loaded, dtype: str, least: float) -> None:
+    model = load_dual_encoder(loaded.spec, dtype=dtype, device="cuda", threads=1)
+    batch = packed_items([*((ids, ()) for ids in loaded.ids[:4]), *(([], (visual,)) for visual in loaded.visuals)])
+    for got, expected in zip(model.embed(batch), loaded.model.embed(batch), strict=True):
+        assert cosine(got, expected) >= least

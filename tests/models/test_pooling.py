@@ -23,7 +23,7 @@ MODES = tuple(POOLINGS)
 
 def in_torch(hidden: np.ndarray, lengths: list[int], starts: list[int], modes: tuple) -> np.ndarray:
     layout = packed_layout(np.cumsum([0, *lengths], dtype=np.int32), torch.device("cpu"))
-    return pool(torch.tensor(hidden), layout, torch.tensor(starts, dtype=torch.int32), modes).numpy()
+    return pool(torch.tensor(hidden), layout, np.array(starts, np.int32), modes).numpy()
 
 
 def in_numpy(hidden: np.ndarray, lengths: list[int], starts: list[int], modes: tuple) -> np.ndarray:
@@ -105,10 +105,30 @@ def test_a_prompt_that_is_all_of_the_sequence_still_gives_a_vector(pooled: Poole
 def test_half_precision_states_are_pooled_in_float32() -> None:
     states = torch.full((4096, 1), 0.1, dtype=torch.bfloat16)
     layout = packed_layout(np.array([0, 4096], np.int32), torch.device("cpu"))
-    vector = pool(states, layout, torch.zeros(1, dtype=torch.int32), ("mean",))
+    vector = pool(states, layout, None, ("mean",))
     assert vector.dtype == torch.float32
     assert vector.item() == pytest.approx(states[0].item(), rel=1e-6)
 
 
 def test_numpy_has_every_mode_that_torch_has() -> None:
     assert numpy_pooling.POOLINGS.keys() == POOLINGS.keys()
+
+
+@pytest.mark.parametrize("modes", [(mode,) for mode in MODES], ids=MODES)
+def test_leaving_out_nothing_needs_no_starts(modes: tuple) -> None:
+    hidden = torch.tensor(np.random.default_rng(2).normal(size=(9, 4)).astype(np.float32))
+    layout = packed_layout(np.array([0, 4, 9], np.int32), torch.device("cpu"))
+    expected = pool(hidden, layout, np.zeros(2, np.int32), modes)
+    torch.testing.assert_close(pool(hidden, layout, None, modes), expected, rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("modes", [(mode,) for mode in MODES], ids=MODES)
+@pytest.mark.parametrize("starts", [None, [2, 0, 9]])
+def test_cuda_pools_alike(modes: tuple, starts: list[int] | None) -> None:
+    hidden = torch.tensor(np.random.default_rng(3).normal(size=(12, 4)).astype(np.float32))
+    ends, own = np.array([0, 4, 9, 12], np.int32), None if starts is None else np.array(starts, np.int32)
+    expected = pool(hidden, packed_layout(ends, torch.device("cpu")), own, modes)
+    got = pool(hidden.cuda(), packed_layout(ends, torch.device("cuda")), own, modes)
+    torch.testing.assert_close(got.cpu(), expected, rtol=1e-6, atol=1e-6)

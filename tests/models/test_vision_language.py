@@ -274,3 +274,13 @@ def test_a_shorter_type_is_close_to_float32(loaded: Loaded) -> None:
     for one in samples(loaded.spec)[:6]:
         [exact], [rough] = (m.embed(packed_items([one])) for m in (loaded.ours, model))
         assert cosine(exact, rough) > 0.99
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.99999), ("bfloat16", 0.99)])
+def test_images_videos_and_texts_run_on_cuda(loaded: Loaded, dtype: str, least: float) -> None:
+    model = load_model(loaded.spec, dtype=dtype, device="cuda")
+    items = samples(loaded.spec)
+    got, expected = model.embed(packed_items(items)), loaded.ours.embed(packed_items(items))
+    assert min(map(cosine, got, expected)) >= least

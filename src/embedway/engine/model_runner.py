@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from embedway.engine.batch import split
 from embedway.errors import ItemFailed, NonFiniteVector, ServerFault
+from embedway.models.devices import is_device_lost
 from embedway.models.interface import EmbeddingModel, PackedBatch
 
 logger = logging.getLogger("embedway.engine")
@@ -49,10 +50,12 @@ class ModelRunner:
         return outcome
 
     def _run_parts(self, batch: PackedBatch) -> BatchOutcome:
-        """Run the whole batch, or where that raises each of its halves."""
+        """Run the whole batch, or where that raises each of its halves. Raises what says that the device is lost."""
         try:
             return BatchOutcome(self._model.embed(batch), {}, was_halved=False)
-        except Exception:
+        except Exception as error:
+            if is_device_lost(error):  # this process can compute nothing more; its successor can
+                raise
             if batch.num_sequences == 1:
                 logger.exception("the model failed on a sequence of %d tokens", batch.num_tokens)
                 return BatchOutcome(np.zeros((1, self._model.dimension), np.float32), {0: ItemFailed}, was_halved=True)

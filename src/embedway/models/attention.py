@@ -1,15 +1,16 @@
 """Attention over packed sequences: every token sees its own sequence and nothing else.
 
-On CUDA torch's varlen attention, on a CPU the native library's, and torch's own for what neither takes.
+On CUDA flash attention in its form for packed sequences, on a CPU the native library's, and torch's own for what
+neither takes.
 """
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -19,7 +20,6 @@ from embedway.kernels.library import load_library
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import numpy as np
     import numpy.typing as npt
 
 WINDOW_BLOCK = 512
@@ -43,29 +43,37 @@ class PackedLayout:
     """int32 [n + 1], on the model's device"""
     lengths: torch.Tensor
     """int64 [n], on the model's device"""
+    positions: torch.Tensor
+    """int64 [total], on the model's device: 0, 1, … anew in each sequence"""
     runs: tuple[Run, ...]
+    """Empty where only the device knows the lengths, as in a CUDA graph: then flash attention alone can run."""
+    num_tokens: int
     max_length: int
 
     @property
     def num_sequences(self) -> int:
         return len(self.lengths)
 
-    @property
-    def num_tokens(self) -> int:
-        last = self.runs[-1]
-        return last.start + last.count * last.length
-
 
 def packed_layout(cu_seqlens: npt.NDArray[np.int32], device: torch.device) -> PackedLayout:
     """Read the layout off `cu_seqlens` (int32 [n + 1]); sequences of one length should lie side by side, for speed."""
     on_device = torch.as_tensor(cu_seqlens).to(device)
-    lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).tolist()
+    each = np.diff(cu_seqlens)
+    positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], each)  # here: a GPU would have to be waited for
+    lengths = each.tolist()
     runs, start = [], 0
     for length, group in itertools.groupby(lengths):
         count = sum(1 for _ in group)
         runs.append(Run(start, count, length))
         start += count * length
-    return PackedLayout(on_device, on_device.diff().long(), tuple(runs), max(lengths))
+    return PackedLayout(
+        cu_seqlens=on_device,
+        lengths=on_device.diff().long(),
+        positions=torch.from_numpy(positions).to(device),
+        runs=tuple(runs),
+        num_tokens=start,
+        max_length=max(lengths),
+    )
 
 
 def varlen_attention(
@@ -87,8 +95,10 @@ def varlen_attention(
     for both directions). bias(length) gives the [heads, length, length] term that is added to the scores, and excludes
     causal and window.
     """
-    if bias is None and _flash_varlen is not None and query.is_cuda and query.dtype != torch.float32:
+    if bias is None and is_for_flash(query, value):
         return _flash(query, key, value, layout, scale=scale, causal=causal, window=window)
+    if not layout.runs:
+        raise NotImplementedError("these heads need the lengths of the sequences on the host")
     out = query.new_empty(query.shape[0], query.shape[1], value.shape[2])
     out[layout.num_tokens :] = 0
     if bias is None and _is_for_native(query, key, value):
@@ -182,17 +192,16 @@ def _window_blocks(length: int, *, causal: bool, window: int) -> Iterator[tuple[
         yield slice(start, stop), slice(max(0, start - window + 1), reach)
 
 
-def _find_flash_varlen() -> Callable[..., Any] | None:
-    """torch's own varlen attention (CUDA, 16-bit), where this torch has the form with windows and grouped heads."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    wanted = {"window_size", "enable_gqa", "scale"}
-    return varlen_attn if wanted <= inspect.signature(varlen_attn).parameters.keys() else None
+FLASH_TYPES = (torch.float16, torch.bfloat16)
+MAX_FLASH_SIZE = 256
+"""Of a head"""
 
 
-_flash_varlen = _find_flash_varlen() if torch.cuda.is_available() else None
+def is_for_flash(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether flash attention takes these heads: 16-bit ones on CUDA, of one size that is a multiple of 8."""
+    size = query.shape[2]
+    fits = size == value.shape[2] and size % 8 == 0 and size <= MAX_FLASH_SIZE
+    return fits and query.is_cuda and query.dtype in FLASH_TYPES
 
 
 def _flash(
@@ -205,17 +214,15 @@ def _flash(
     causal: bool,
     window: int | None,
 ) -> torch.Tensor:
-    assert _flash_varlen is not None
-    reach = -1 if window is None else window - 1  # flash counts the furthest token seen, not the width
-    return _flash_varlen(
-        query,
-        key,
-        value,
-        layout.cu_seqlens,
-        layout.cu_seqlens,
-        layout.max_length,
-        layout.max_length,
+    """What `torch.nn.attention.varlen.varlen_attn` calls. That itself has windows and grouped heads only in the newest
+    releases, and costs a small model more than the kernel."""
+    reach = None if window is None else window - 1  # flash counts the furthest token seen, not the width
+    return torch.ops.aten._flash_attention_forward(  # noqa: SLF001 - the public form differs between releases
+        *(query, key, value, layout.cu_seqlens, layout.cu_seqlens, layout.max_length, layout.max_length),
+        dropout_p=0.0,
+        is_causal=causal,
+        return_debug_mask=False,
         scale=scale,
-        window_size=(reach, 0 if causal else reach),
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
+        window_size_left=reach,
+        window_size_right=0 if causal and reach is not None else reach,
+    )[0]

@@ -19,7 +19,8 @@ from embedway.models.bert_weights import read_weights
 from embedway.models.cpu_linear import NEEDED_GAIN, can_pack, pack_weight, packing_gain
 from embedway.models.dense import load_dense_modules
 from embedway.models.fused_linear import Linear, Norm
-from embedway.models.packed_rows import packed_positions, with_spare_rows
+from embedway.models.joined_adapters import joined
+from embedway.models.packed_rows import with_spare_rows
 from embedway.models.text_model import TextModel
 from embedway.models.torch_adapter import TorchAdapter
 from embedway.models.torch_types import TORCH_TYPES
@@ -108,7 +109,9 @@ class FusedBert:
         self, token_ids: torch.Tensor, layout: PackedLayout, adapted: Sequence[AdaptedRows] = ()
     ) -> torch.Tensor:
         """int64 [total] to float32 [total, hidden]"""
-        positions = packed_positions(layout, self.shape.first_position)
+        if self.device.type == "cuda":
+            adapted = joined(adapted)
+        positions = layout.positions + self.shape.first_position
         hidden = self.words[with_spare_rows(token_ids)] + self.positions[with_spare_rows(positions)]
         if self.token_type is not None:
             hidden += self.token_type

@@ -45,3 +45,11 @@ def _num_cuda_devices() -> int:
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def is_device_lost(error: Exception) -> bool:
+    """Whether it says that the process cannot use its GPU any more: after a fault there CUDA fails every call.
+
+    Memory that ran out is not such an error.
+    """
+    return type(error).__name__ == "AcceleratorError"  # torch's, by name: it may not be installed

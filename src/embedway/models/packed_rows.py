@@ -9,8 +9,6 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from embedway.models.attention import PackedLayout
-
 ROW_MULTIPLE = 16
 """oneDNN compiles a kernel for each number of rows that it meets and keeps a thousand, of 0.4 MB each: mixed traffic
 cost 700 MB, measured. So a whole batch (not a sequence) gets up to 15 spare rows on a CPU, which no sequence sees."""
@@ -47,9 +45,3 @@ def whole_multiples(start: int, stop: int, rows: torch.Tensor) -> slice:
     if rows.device.type != "cpu":
         return slice(start, stop)
     return slice(start - start % ROW_MULTIPLE, min(stop + -stop % ROW_MULTIPLE, len(rows)))
-
-
-def packed_positions(layout: PackedLayout, first: int) -> torch.Tensor:
-    """int64 [total]: `first`, first + 1, … anew in each sequence."""
-    shift = torch.repeat_interleave(layout.cu_seqlens[:-1].long() - first, layout.lengths)
-    return torch.arange(len(shift), device=shift.device) - shift

@@ -14,7 +14,8 @@ from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from embedway.models.attention import varlen_attention
-from embedway.models.packed_rows import packed_positions, with_spare_rows
+from embedway.models.joined_adapters import joined
+from embedway.models.packed_rows import with_spare_rows
 from embedway.models.torch_adapter import changes_of
 from embedway.models.transformer_adapter import changed_linears, make_adapter
 
@@ -86,7 +87,7 @@ class PackedTransformer:
     ) -> torch.Tensor:
         """int64 [total] to [total, hidden] in the model's dtype; each layer adds its window to `windows_seen`."""
         rows = with_spare_rows(token_ids)
-        positions = with_spare_rows(packed_positions(layout, self.first_position))
+        positions = with_spare_rows(layout.positions + self.first_position)
         inputs = {"input_ids": rows[None], "position_ids": positions[None]}
         return self.run(inputs, layout, adapted, num_rows=len(rows), windows_seen=windows_seen)
 
@@ -100,6 +101,8 @@ class PackedTransformer:
         windows_seen: list[int | None] | None = None,
     ) -> torch.Tensor:
         """The model's forward of `inputs`, which have num_rows rows with the spare ones; returns [total, hidden]."""
+        if layout.cu_seqlens.is_cuda:
+            adapted = joined(adapted)
         watch = {} if windows_seen is None else {"windows_seen": windows_seen}
         changes = {
             name: changes_of(adapted, name) for name in dict.fromkeys(n for a in adapted for n in a.adapter.changes)

@@ -14,6 +14,9 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    import numpy.typing as npt
+
     from embedway.model_spec import Pooling
     from embedway.models.attention import PackedLayout
 
@@ -30,34 +33,45 @@ class TokensToPool:
     """int64 [n]: the row after the tokens that are left out; beyond `last` where all of them are"""
     counts: torch.Tensor
     """int64 [n]: how many tokens count, at least 1: the last one always does, since a mean needs a token"""
+    num_counted: int | None
+    """The sum of `counts`, where it is known without asking the device"""
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(sequence, row), both int64 [counted]: each token that counts, in order, with the sequence that it is of."""
         numbers = torch.arange(len(self.counts), device=self.counts.device)
-        sequence = torch.repeat_interleave(numbers, self.counts)
+        sequence = torch.repeat_interleave(numbers, self.counts, output_size=self.num_counted)
         shift = self.last + 1 - torch.cumsum(self.counts, 0)  # a sequence's tokens count up to its last one
         return sequence, torch.arange(len(sequence), device=sequence.device) + shift[sequence]
 
 
 def pool(
-    hidden: torch.Tensor, layout: PackedLayout, pool_starts: torch.Tensor, modes: tuple[Pooling, ...]
+    hidden: torch.Tensor,
+    layout: PackedLayout,
+    pool_starts: npt.NDArray[np.int32] | None,
+    modes: tuple[Pooling, ...],
 ) -> torch.Tensor:
     """Pool hidden [total, size] (any float dtype) by each mode; returns float32 [n, size · len(modes)].
 
-    pool_starts (int [n]) counts the leading tokens that are left out. Where that would leave no token, `cls` reads the
-    first token and the others the last one; sentence-transformers gives zeros or -inf there, which is no vector.
+    pool_starts (int32 [n]) counts the leading tokens that are left out; None where that is none anywhere. Where that
+    would leave no token, `cls` reads the first token and the others the last one; sentence-transformers gives zeros or
+    -inf there, which is no vector.
     """
     ends = layout.cu_seqlens.long()
     first, last = ends[:-1], ends[1:] - 1
-    after_prompt = first + pool_starts
-    tokens = TokensToPool(first, last, after_prompt, counts=last + 1 - torch.minimum(after_prompt, last))
+    if pool_starts is None:
+        tokens = TokensToPool(first, last, first, counts=layout.lengths, num_counted=layout.num_tokens)
+    else:
+        after_prompt = first + torch.as_tensor(pool_starts).to(hidden.device)
+        counts = last + 1 - torch.minimum(after_prompt, last)
+        tokens = TokensToPool(first, last, after_prompt, counts, num_counted=None)
     states = hidden.float()
     vectors = [POOLINGS[mode](states, tokens) for mode in modes]
     return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
 
 
 def cls(hidden: torch.Tensor, tokens: TokensToPool) -> torch.Tensor:
-    return hidden[torch.where(tokens.after_prompt <= tokens.last, tokens.after_prompt, tokens.first)]
+    rows = torch.where(tokens.after_prompt <= tokens.last, tokens.after_prompt, tokens.first)
+    return hidden[rows.clamp_max(len(hidden) - 1)]  # a CUDA graph's empty sequences begin behind the last row
 
 
 def lasttoken(hidden: torch.Tensor, tokens: TokensToPool) -> torch.Tensor:
@@ -98,8 +112,11 @@ POOLINGS: dict[Pooling, Callable[[torch.Tensor, TokensToPool], torch.Tensor]] = 
 
 def _sums(hidden: torch.Tensor, tokens: TokensToPool, sequence: torch.Tensor | None = None) -> torch.Tensor:
     """Sums over the tokens that count; `hidden` holds only those where their `sequence` is given."""
-    if sequence is None:
+    if sequence is None and not (hidden.is_cuda and tokens.num_counted == len(hidden)):
         sequence, row = tokens.rows()
         hidden = hidden if len(row) == len(hidden) else hidden[row]
+    if hidden.is_cuda:  # always in the same order, where index_add_ would add in any
+        return torch.ops.aten.segment_reduce(hidden, "sum", lengths=tokens.counts, unsafe=True)
+    assert sequence is not None
     # index_add_ adds row by row: 10 times as fast on CPU as segment_reduce
     return hidden.new_zeros(len(tokens.first), hidden.shape[1]).index_add_(0, sequence, hidden)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from embedway.models.attention import packed_layout
+from embedway.models.cuda_graphs import CudaGraphs
 from embedway.models.torch_adapter import AdaptedRows, TorchAdapter
 from embedway.models.vector_head import VectorHead
 
@@ -57,16 +58,28 @@ class TextModel:
         self.facts = {"backend": backend}
         self.encoder = encoder
         self.head = VectorHead.of(spec, dense, device)
+        self.graphs = CudaGraphs.of(self._forward, spec, device) if device.type == "cuda" else CudaGraphs(())
+        if self.graphs.max_tokens:
+            self.facts["cuda_graphs"] = f"batches of up to {self.graphs.max_tokens} tokens"
 
     @torch.inference_mode()
     def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
         """Return float32 [n, dimension], not normalised, in the order of the batch."""
         ordered, order = in_groups(batch)
+        vectors = self.graphs.run(ordered)
+        return in_order(self._launch(ordered) if vectors is None else vectors, order)
+
+    def _launch(self, ordered: PackedBatch) -> torch.Tensor:
+        """float32 [n, dimension]"""
         device = torch.device(self.device)
         layout = packed_layout(ordered.cu_seqlens, device)
         token_ids = torch.as_tensor(ordered.token_ids).to(device, torch.int64)
         hidden = self.encoder.hidden_states(token_ids, layout, adapted_rows(ordered))
-        return in_order(self.head(hidden, layout, ordered.pool_starts), order)
+        return self.head(hidden, layout, left_out(ordered))
+
+    def _forward(self, token_ids: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
+        """Of the base model, pooling all tokens"""
+        return self.head(self.encoder.hidden_states(token_ids, layout), layout, None)
 
     def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:
         return self.encoder.make_adapter(weights)
@@ -101,6 +114,11 @@ def in_order(vectors: torch.Tensor, order: npt.NDArray[np.intp]) -> npt.NDArray[
     result = np.empty(tuple(vectors.shape), np.float32)
     result[order] = vectors.cpu().numpy()
     return result
+
+
+def left_out(batch: PackedBatch) -> npt.NDArray[np.int32] | None:
+    """The batch's `pool_starts`; None where the pooling leaves out nothing, as nearly always."""
+    return batch.pool_starts if batch.pool_starts.any() else None
 
 
 def adapted_rows(batch: PackedBatch) -> tuple[AdaptedRows, ...]:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from embedway.errors import UnsupportedCheckpoint
 from embedway.models.attention import packed_layout
 from embedway.models.json_files import read_object
-from embedway.models.packed_rows import packed_positions, row_chunks, with_spare_rows
+from embedway.models.packed_rows import row_chunks, with_spare_rows
 from embedway.models.tower import Tower
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class TextTower:
         places = np.array([self.reading.pooled(ids) for ids in read]) + cu_seqlens[:-1]
         layout = packed_layout(cu_seqlens, self.device)
         ids = with_spare_rows(torch.from_numpy(np.concatenate(read)).to(self.device, torch.int64))
-        hidden = self.words[ids] + self.positions[with_spare_rows(packed_positions(layout, 0))]
+        hidden = self.words[ids] + self.positions[with_spare_rows(layout.positions)]
         pooled = with_spare_rows(torch.from_numpy(places).to(self.device, torch.int64))
         states = self.norm(self.tower(hidden, layout, causal=self.reading.causal, pooled=pooled))
         return self.head(states.to(self.tower.dtype))[: len(read)].float()

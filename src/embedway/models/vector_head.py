@@ -30,9 +30,11 @@ class VectorHead:
     def of(cls, spec: ModelSpec, dense: tuple[Dense, ...], device: torch.device) -> VectorHead:
         return cls(spec.pooling, tuple(TorchDense.of(module, device) for module in dense))
 
-    def __call__(self, hidden: torch.Tensor, layout: PackedLayout, pool_starts: npt.NDArray[np.int32]) -> torch.Tensor:
-        """[total, hidden] in any float dtype to float32 [n, dimension], not normalised"""
-        vectors = pool(hidden, layout, torch.as_tensor(pool_starts).to(hidden.device), self.pooling)
+    def __call__(
+        self, hidden: torch.Tensor, layout: PackedLayout, pool_starts: npt.NDArray[np.int32] | None
+    ) -> torch.Tensor:
+        """[total, hidden] in any float dtype to float32 [n, dimension], not normalised; pool_starts as in `pool`"""
+        vectors = pool(hidden, layout, pool_starts, self.pooling)
         for module in self.dense:
             vectors = module(vectors)
         return vectors
