@@ -1,4 +1,4 @@
-"""The models on a GPU, beside sentence-transformers on the same: python -m benchmarks.cuda
+"""The models on a GPU, beside sentence-transformers on the same: python -m benchmarks.gpu
 
 For each model: texts through tokenizer and model, ours packed, theirs padded (sorted by length by
 `encode`, in two batch sizes); what uneven lengths cost; small batches as CUDA graphs and launched one by one; and the
