@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from checkpoints import tiny_checkpoint, tiny_spec
 from embedway.engine.model_runner import ModelRunner
 from embedway.models.architectures import load_model
-from embedway.models.cuda_graphs import SHORT, SHORT_TOKENS, SIZES, CudaGraphs, positions_of, sample_lengths, shapes
+from embedway.models.cuda_graphs import SHORT, SHORT_TOKENS, SIZES, CudaGraphs, sample_lengths, shapes
 from embedway.models.text_model import TextModel
 from packed_batches import packed, random_sequences
 
@@ -55,10 +55,6 @@ def test_sample_sequences_have_the_tokens_wanted(num_tokens: int, max_length: in
     lengths = sample_lengths(num_tokens, max_length)
     assert sum(lengths) == num_tokens
     assert 1 <= min(lengths) <= max(lengths) <= max_length
-
-
-def test_positions_begin_anew_in_each_sequence() -> None:
-    assert positions_of(packed([[7, 7, 7], [7], [7, 7]])).tolist() == [0, 1, 2, 0, 0, 1]
 
 
 def test_without_graphs_nothing_runs_as_one() -> None:

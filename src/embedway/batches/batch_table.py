@@ -9,16 +9,15 @@ import msgspec
 
 from embedway.batches import file_table
 from embedway.batches.database import transaction
-from embedway.batches.file_table import Page
+from embedway.batches.file_table import Page, place_of
 from embedway.batches.records import BatchError, BatchRecord, FileRecord, OpenBatch, Progress
-from embedway.batches.states import OPEN, Status, may_become, time_column
+from embedway.batches.states import OPEN_IN_SQL, Status, may_become, time_column
 from embedway.errors import BatchHasEnded, UnknownBatch
 
 _FIELDS = BatchRecord.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)
 _JSON = {"metadata": dict[str, str] | None, "errors": list[BatchError], "progress": Progress}
 """Columns that hold JSON"""
-_OPEN = ", ".join(f"'{status}'" for status in OPEN)
 
 
 def add(database: sqlite3.Connection, batch: BatchRecord) -> None:
@@ -43,12 +42,7 @@ def get(database: sqlite3.Connection, batch_id: str) -> BatchRecord | None:
 
 def page(database: sqlite3.Connection, owner: str, page: Page) -> list[BatchRecord]:
     """The newest first; one more than the page has, where there are more. Raises UnknownBatch for a wrong `after`."""
-    start = None
-    if page.after is not None:
-        row = database.execute("SELECT seq FROM batches WHERE id = ? AND owner = ?", (page.after, owner)).fetchone()
-        if row is None:
-            raise UnknownBatch(id=page.after)
-        start = row[0]
+    start = place_of(database, "batches", owner, page.after, UnknownBatch)
     rows = database.execute(
         f"SELECT {_COLUMNS} FROM batches WHERE owner = :owner AND (:start IS NULL OR seq < :start)"
         " ORDER BY seq DESC LIMIT :limit",
@@ -59,13 +53,15 @@ def page(database: sqlite3.Connection, owner: str, page: Page) -> list[BatchReco
 
 def open_batches(database: sqlite3.Connection) -> list[OpenBatch]:
     """The oldest first."""
-    rows = database.execute(f"SELECT id, owner, status, expires_at FROM batches WHERE status IN ({_OPEN}) ORDER BY seq")
+    rows = database.execute(
+        f"SELECT id, owner, status, expires_at FROM batches WHERE status IN ({OPEN_IN_SQL}) ORDER BY seq"
+    )
     return [OpenBatch(*row) for row in rows]
 
 
 def count_open(database: sqlite3.Connection, owner: str) -> int:
     return database.execute(
-        f"SELECT count(*) FROM batches WHERE owner = ? AND status IN ({_OPEN})",
+        f"SELECT count(*) FROM batches WHERE owner = ? AND status IN ({OPEN_IN_SQL})",
         (owner,),
     ).fetchone()[0]
 

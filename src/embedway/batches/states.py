@@ -21,6 +21,7 @@ FOLLOWS: dict[Status, tuple[Status, ...]] = {
 }
 OPEN: tuple[Status, ...] = tuple(status for status in STATUSES if FOLLOWS[status])
 """There is still something to do"""
+OPEN_IN_SQL = ", ".join(f"'{status}'" for status in OPEN)
 
 
 def time_column(status: Status) -> str:

@@ -25,7 +25,9 @@ def plan(
         Path | None,
         typer.Option(help="Take it from a file of `embedway bench --concurrency 1,16,64 --json` instead."),
     ] = None,
-    target_batch_ms: Annotated[float, typer.Option(min=0.1, help="The server's setting; 40 by default on a CPU.")] = 40,
+    target_batch_ms: Annotated[
+        float | None, typer.Option(min=0.1, help="The server's setting; 40 by default on a CPU.")
+    ] = None,
     path_ms: Annotated[
         float | None, typer.Option(min=0.0, help="What a query takes beside waiting and its batch. By default 1.")
     ] = None,

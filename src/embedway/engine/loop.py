@@ -34,7 +34,7 @@ from embedway.engine.io_thread import IoThread
 from embedway.engine.model_runner import ModelRunner
 from embedway.engine.reception import EngineReception
 from embedway.engine.running_batch import RunningBatch, path_of
-from embedway.engine.scheduler import Scheduler
+from embedway.engine.scheduler import TARGET_BATCH_MS, Scheduler
 from embedway.engine.vector_cache import VectorCache
 from embedway.engine.warm_up import Samples, warm_up
 from embedway.engine.wire import EngineConfig
@@ -45,10 +45,6 @@ from embedway.observability.engine_metrics import EngineMetrics
 from embedway.observability.logs import configure_logging
 
 logger = logging.getLogger("embedway.engine")
-
-TARGET_BATCH_MS = {"cpu": 40.0, "cuda": 50.0}
-"""By the kind of device, where the settings do not say. On a CPU the model is no faster in larger batches, but what
-surrounds each is (waking, replies, the API process): 64 connections of queries got a third more than at 20."""
 
 
 @dataclass(slots=True)

@@ -55,12 +55,15 @@ class PackedLayout:
         return len(self.lengths)
 
 
+def token_positions(cu_seqlens: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """int64 [total]: each token's place in its sequence. On the host, for a GPU would have to be waited for."""
+    return np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
+
+
 def packed_layout(cu_seqlens: npt.NDArray[np.int32], device: torch.device) -> PackedLayout:
     """Read the layout off `cu_seqlens` (int32 [n + 1]); sequences of one length should lie side by side, for speed."""
     on_device = torch.as_tensor(cu_seqlens).to(device)
-    each = np.diff(cu_seqlens)
-    positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], each)  # here: a GPU would have to be waited for
-    lengths = each.tolist()
+    lengths = np.diff(cu_seqlens).tolist()
     runs, start = [], 0
     for length, group in itertools.groupby(lengths):
         count = sum(1 for _ in group)
@@ -69,7 +72,7 @@ def packed_layout(cu_seqlens: npt.NDArray[np.int32], device: torch.device) -> Pa
     return PackedLayout(
         cu_seqlens=on_device,
         lengths=on_device.diff().long(),
-        positions=torch.from_numpy(positions).to(device),
+        positions=torch.from_numpy(token_positions(cu_seqlens)).to(device),
         runs=tuple(runs),
         num_tokens=start,
         max_length=max(lengths),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import torch
 
-from embedway.models.attention import PackedLayout, packed_layout
+from embedway.models.attention import PackedLayout, packed_layout, token_positions
 from embedway.models.sample_batch import sample_batch
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class CudaGraphs:
         lengths = np.diff(batch.cu_seqlens)
         needed = (batch.num_tokens, len(lengths), int(lengths.max()))
         graph = next((graph for graph in self._graphs if graph.shape.fits(*needed)), None)
-        return None if graph is None else graph(batch, positions_of(batch))
+        return None if graph is None else graph(batch, token_positions(batch.cu_seqlens))
 
 
 def shapes(num_tokens: int, max_length: int) -> Iterator[GraphShape]:
@@ -162,11 +162,6 @@ def sample_lengths(num_tokens: int, max_length: int) -> list[int]:
     return [longest] * whole + [rest] * (rest > 0)
 
 
-def positions_of(batch: PackedBatch) -> np.ndarray:
-    """int64 [total]"""
-    return np.arange(batch.num_tokens) - np.repeat(batch.cu_seqlens[:-1], np.diff(batch.cu_seqlens))
-
-
 def gain_of(graph: Graph, forward: Forward, batch: PackedBatch, device: torch.device) -> float:
     """How many times faster the graph is for this batch. Raises ArithmeticError where it gives something else."""
 
@@ -175,7 +170,7 @@ def gain_of(graph: Graph, forward: Forward, batch: PackedBatch, device: torch.de
             torch.from_numpy(batch.token_ids).to(device, torch.int64), packed_layout(batch.cu_seqlens, device)
         )
 
-    positions = positions_of(batch)
+    positions = token_positions(batch.cu_seqlens)
     got, expected = graph(batch, positions).clone(), launched()
     difference = ((got - expected).norm() / expected.norm()).item()
     if not difference <= MOST_DIFFERENCE:

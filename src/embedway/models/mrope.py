@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from embedway.models.attention import token_positions
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -54,9 +56,7 @@ class RotaryPositions:
 
     def of_batch(self, batch: PackedBatch) -> Positions:
         """int64 [total, 3], anew in each sequence"""
-        lengths = np.diff(batch.cu_seqlens)
-        plain = np.arange(batch.num_tokens) - np.repeat(batch.cu_seqlens[:-1], lengths)
-        positions = np.repeat(plain[:, None], 3, axis=1)
+        positions = np.repeat(token_positions(batch.cu_seqlens)[:, None], 3, axis=1)
         for i, visuals in batch.visuals.items():
             rows = slice(batch.cu_seqlens[i], batch.cu_seqlens[i + 1])
             positions[rows] = self.of_sequence(batch.token_ids[rows], visuals).T

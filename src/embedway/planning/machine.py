@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedway.config import Settings
 from embedway.engine.batch_time_model import BatchTime, BatchTimeModel, Coefficients
+from embedway.engine.scheduler import TARGET_BATCH_MS
 from embedway.errors import InvalidSetting
 
-TARGET_MS, MAX_BATCH_TOKENS = 40.0, 16384
-"""The server's defaults on a CPU (--target-batch-ms, --max-batch-tokens)"""
 PATH_MS = 1.0
 """A lone query beside its batch: HTTP, JSON, tokenizer, sockets, and their client on the same cores"""
 SHARED_MS = 0.5
@@ -30,8 +30,8 @@ class Machine:
     """Of every request's latency, beside its waiting and its batch"""
     shared_ms: float = SHARED_MS
     """What every request adds to the batch that it is in"""
-    target_ms: float = TARGET_MS
-    max_batch_tokens: int = MAX_BATCH_TOKENS
+    target_ms: float = TARGET_BATCH_MS["cpu"]
+    max_batch_tokens: int = Settings.model_fields["max_batch_tokens"].default
 
     def bulk_tokens_per_second(self, length: int) -> float:
         """On full batches of sequences of so many tokens."""
