@@ -96,6 +96,23 @@ def test_a_negative_priority_makes_a_small_request_bulk() -> None:
     assert (books.bulk.requests, books.interactive.requests) == (1, 0)
 
 
+@given(steps, st.integers(1, 30_000), st.integers(-1, 1), st.none() | st.floats(0, 60), st.booleans())
+def test_where_every_request_would_be_refused_each_one_is(
+    steps: list[tuple[str, int, int]], tokens: int, priority: int, timeout: float | None, by_key: bool
+) -> None:
+    books = Admission(Limits(1.0, LIMIT, 8, by_key=by_key), lambda: 1000.0, lambda request_class, cause: None)
+    for kind, number, other in steps:
+        if kind == "admit":
+            admitted(books, number, other)
+    cause = books.cause_for_all(timeout)
+    if cause is not None:
+        assert not by_key
+        assert books.interactive.requests
+        assert admitted(books, tokens, priority, timeout) is None
+    elif books.interactive.requests and not by_key:
+        assert admitted(books, 1, 0, timeout)
+
+
 def test_a_place_is_free_again_at_the_end_even_by_an_error() -> None:
     books = admission(requests=1)
     with pytest.raises(KeyError), books.admit(5):

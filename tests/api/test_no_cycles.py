@@ -7,110 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import json
 import socket
 import struct
-import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
-from api.conftest import MODEL, Serve
+from api.conftest import Serve
+from api.protocol_server import EMBED, Server, connection, head, read_answer, request, serving
 from embedway.api import waits
-from embedway.api.app import create_core, with_layers
-from embedway.api.context import ApiContext
-from embedway.api.http_protocol import HttpProtocol
-from embedway.api.server import limits_of, run
-from embedway.models.interface import PackedBatch
-from fake_model import POISON_ID, REFUSED, FakeModel, write_fake_adapter
+from embedway.api.server import run
+from fake_model import POISON_ID, REFUSED, write_fake_adapter
 from garbage import frozen_heap, garbage
 
 COUNT = 8
 """Requests of a kind: a cycle in each of them is at least as many objects"""
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-SMALL_BUFFER = 4096
-"""Of a socket: a large answer does not go at once"""
-EMBED = "POST /v1/embeddings"
-
-
-class GatedModel(FakeModel):
-    """Runs while its gate is open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
-        self.gate.wait()
-        return super().embed(batch)
-
-
-@dataclass
-class Server:
-    """The HTTP protocol on a port of the loopback address, as an API process has it, over the fake model."""
-
-    context: ApiContext
-    model: GatedModel
-    port: int
-    state: ServerState = field(default_factory=ServerState)
-
-    async def until(self, is_so: Callable[[], bool]) -> None:
-        async def poll() -> None:
-            while not is_so():
-                await asyncio.sleep(0.002)
-
-        await asyncio.wait_for(poll(), 60)
-
-    async def until_idle(self) -> None:
-        await self.until(lambda: not (self.state.tasks or self.state.connections))
-
-    async def until_admitted(self, count: int) -> None:
-        books = self.context.models.named(None).admission
-        await self.until(lambda: books.interactive.requests + books.bulk.requests == count)
 
 
 Use: TypeAlias = Callable[[Server, int], Awaitable[None]]
 """Sends so many requests"""
-
-
-def request(value: object, start: str = EMBED, *headers: str, **fields: object) -> bytes:
-    body = json.dumps({"model": MODEL, "input": value, **fields}).encode()
-    return head(start, *headers, f"Content-Length: {len(body)}", "Content-Type: application/json") + body
-
-
-def head(start: str, *headers: str) -> bytes:
-    return "\r\n".join([f"{start} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
-
-
-def connection(port: int, data: bytes) -> socket.socket:
-    """Of a client who has sent `data`."""
-    client = socket.socket()
-    client.settimeout(60)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
-    client.connect(("127.0.0.1", port))
-    client.sendall(data)
-    return client
-
-
-def read_answer(client: socket.socket) -> bytes:
-    """All that comes until the server has closed, or until one whole answer is there."""
-    answer = b""
-    while data := client.recv(2**16):
-        answer += data
-        start, _, body = answer.partition(b"\r\n\r\n")
-        if body and len(body) == int(start.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
-            break
-    return answer
 
 
 def ask(port: int, data: bytes, status: int) -> None:
@@ -286,26 +205,6 @@ USES: dict[str, Use] = {
     "gone while three wait": gone_while_waiting(request("a text") * 3),
     "gone while it reads": gone_while_reading,
 }
-
-
-@contextlib.asynccontextmanager
-async def serving(serve: Serve, **settings: object) -> AsyncGenerator[Server]:
-    model = GatedModel()
-    async with serve(model=model, cache_mb=0, **settings) as context:
-        config = uvicorn.Config(
-            with_layers(create_core(context), context), log_config=None, ws="none", lifespan="off", server_header=False
-        )
-        config.load()
-        server = Server(context, model, port=0)
-        protocol = functools.partial(HttpProtocol, config, server.state, {}, limits=limits_of(context.settings))
-        listening = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
-        listening.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
-        server.port = listening.sockets[0].getsockname()[1]
-        try:
-            yield server
-        finally:
-            listening.close()
-            await listening.wait_closed()
 
 
 async def garbage_of(use: Use, server: Server) -> Counter[str]:

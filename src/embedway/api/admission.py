@@ -1,8 +1,8 @@
 """Who may come in: requests are admitted whole, or refused before anything is tokenized, fetched or decoded for them.
 
 Two classes share the room. Bulk (many tokens, or a priority below 0) may take at most BULK_SHARE of it, so that there
-is always room for interactive requests. A class of which nothing is there takes any one request: on an idle server
-each legal one is admitted.
+is always room for interactive requests. A class of which nothing is there takes any one request, unless interactive
+requests alone leave no room for anything: on an idle server each legal one is admitted.
 
 Where API keys share the engines, a key may hold as much of a class's room as is left free (Choudhury and Hahne,
 "Dynamic Queue Length Thresholds", 1998): one that is alone half of it, and of n each a part in n + 1, so that there is
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from embedway.api_keys import NO_KEY
 from embedway.errors import ServerOverloaded
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ class Admission:
         limit = self.limits.tokens
         return self.tokens_per_second * DEFAULT_SECONDS if limit is None else limit
 
-    def admit(self, tokens: int, *, priority: int = 0, timeout: float | None = None, key_number: int = 0) -> Permit:
+    def admit(
+        self, tokens: int, *, priority: int = 0, timeout: float | None = None, key_number: int = NO_KEY
+    ) -> Permit:
         """A place for a request of so many tokens, by estimate. Raises ServerOverloaded.
 
         `priority` is the scheduler's, larger first; `timeout` is how many seconds the client waits: a request that
@@ -130,17 +133,39 @@ class Admission:
         name: RequestClass = "bulk" if tokens > INTERACTIVE_TOKENS or priority < 0 else "interactive"
         held = self.bulk if name == "bulk" else self.interactive
         own = self._own.setdefault((name, key_number), Held()) if self.limits.by_key else held
-        if own.requests:
-            cause = self._refusal(held, own, tokens)
-            if cause is None and timeout is not None:
-                is_late = self.wait_seconds(name, tokens, key_number) > timeout * DEADLINE_SHARE
-                cause = "deadline" if is_late else None
-            if cause is not None:
-                self.on_refusal(name, cause)
-                raise ServerOverloaded(problem=PROBLEMS[cause], seconds=self._retry_after(name, key_number))
+        cause = self._cause(name, held, own, tokens, timeout, key_number) or self.cause_for_all(timeout)
+        if cause is not None:
+            self.on_refusal(name, cause)
+            raise self.refusal(cause, name, key_number)
         return Permit(held, own, tokens)
 
-    def _refusal(self, held: Held, own: Held, tokens: int) -> RefusalCause | None:
+    def cause_for_all(self, timeout: float | None) -> RefusalCause | None:
+        """Why every request whose client waits for `timeout` seconds, or less, would be refused; None: not every one.
+
+        So it is where interactive requests alone leave no room for another token. Where keys have parts, one that has
+        nothing here is always let in.
+        """
+        if self.limits.by_key:
+            return None
+        return self._cause("interactive", self.interactive, self.interactive, 1, timeout, NO_KEY)
+
+    def refusal(self, cause: RefusalCause, name: RequestClass, key_number: int = NO_KEY) -> ServerOverloaded:
+        return ServerOverloaded(problem=PROBLEMS[cause], seconds=self._retry_after(name, key_number))
+
+    def _cause(
+        self, name: RequestClass, held: Held, own: Held, tokens: int, timeout: float | None, key_number: int
+    ) -> RefusalCause | None:
+        """Why a request of this class is to be refused; None: it is not."""
+        if not own.requests:
+            return None
+        cause = self._lack(held, own, tokens)
+        if cause is None and timeout is not None:
+            is_late = self.wait_seconds(name, tokens, key_number) > timeout * DEADLINE_SHARE
+            cause = "deadline" if is_late else None
+        return cause
+
+    def _lack(self, held: Held, own: Held, tokens: int) -> RefusalCause | None:
+        """Of what there is no room."""
         requests_room = self._room(held, self.limits.requests, self.interactive.requests, self.bulk.requests)
         if own.requests + 1 > self._part(requests_room, held.requests, own.requests):
             return "requests"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from embedway.api import (
@@ -77,8 +76,7 @@ def create_core(context: ApiContext) -> ASGIApp:
     if context.settings.playground:
         app.include_router(playground_route.router)
     settings = context.settings
-    routes = [route for route in embeddings.router.routes if isinstance(route, APIRoute)]
-    hot = HotRoutes(app, routes=routes)
+    hot = HotRoutes(app, routes=embeddings.ROUTES)
     max_bytes = settings.max_body_mb * 2**20
     memory_bytes = settings.body_memory_mb * 2**20 if settings.body_memory_mb else BODIES * max_bytes
     memory = BodyMemory(memory_bytes, on_refusal=lambda: context.metrics.refused("bulk", "memory"))

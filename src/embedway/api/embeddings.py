@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 
 from embedway.api.body_forms import EMBEDDING, ENCODE
 from embedway.api.body_reader import read_body
@@ -136,3 +137,7 @@ def accept_request_id(request: Request, rid: object, items: Items) -> None:
             )
     if isinstance(rid, str):
         request.scope["state"]["request_id"] = rid
+
+
+ROUTES = tuple(route for route in router.routes if isinstance(route, APIRoute))
+"""Those that embed"""

@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from embedway.api.early_refusal import EarlyRefusal
 from embedway.api.error_response import error_body
 from embedway.api.http_limits import (
     MAX_HEAD_BYTES,
@@ -50,9 +51,13 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: HttpLimits,
+        early_refusal: EarlyRefusal,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
+        self._early_refusal = early_refusal
+        self._early_answer: bytes | None = None
+        """To what is being received, which the application then never sees"""
         self._writes: JoinedWrites
         """`transport`, by its own type; set in `connection_made`"""
         self._timer = ReceiveTimer(self.loop, timeout=limits.receive_timeout, on_stall=self._stalled)
@@ -129,19 +134,25 @@ class HttpProtocol(HttpToolsProtocol):
         check_head(self.parser.get_http_version(), self.url, self.headers)
         if len(self.pipeline) >= MAX_PIPELINED:
             raise MalformedHttp(problem=f"more than {MAX_PIPELINED} requests wait for the answers before them")
+        self._barren_bytes = 0
+        if self._timer.is_running:
+            self._timer.start()
+        if not self._unanswered and self.parser.get_http_version() == "1.1":
+            self._early_answer = self._early_refusal.answer(self.parser.get_method(), self.url, self.headers)
+            if self._early_answer is not None:
+                return
         super().on_headers_complete()
         self._unset_keepalive_if_required()  # an answer may have set it meanwhile
         self._has_head = True
         self._unanswered.append(self.cycle)
-        self._barren_bytes = 0
         self.headers = []  # for trailers: they are not the request's, which has its list
-        if self._timer.is_running:
-            self._timer.start()
 
     def on_body(self, body: bytes) -> None:
-        super().on_body(body)
         self._barren_bytes = 0
         self._timer.body_bytes += len(body)
+        if self._early_answer is not None:
+            return
+        super().on_body(body)
         if self.cycle.response_complete and self._timer.body_bytes > self._limits.max_body_bytes:
             raise BodyTooLarge(limit=self._limits.max_body_bytes)
 
@@ -149,10 +160,15 @@ class HttpProtocol(HttpToolsProtocol):
         assert self.parser is not None
         if self.parser.should_upgrade():
             return
-        super().on_message_complete()
+        if self._early_answer is None:
+            super().on_message_complete()
         self._is_receiving = False
         self._barren_bytes = 0
         self._timer.stop()
+        if self._early_answer is not None:
+            self._writes.write(self._early_answer)
+            self._early_answer = None
+            super().on_response_complete()
 
     # ── the answers ──
 

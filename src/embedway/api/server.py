@@ -24,6 +24,7 @@ from embedway.api.batch_runner import batches_running
 from embedway.api.context import ApiContext
 from embedway.api.context_setup import api_context
 from embedway.api.drain import Drain
+from embedway.api.early_refusal import EarlyRefusal
 from embedway.api.http_limits import HttpLimits
 from embedway.api.http_protocol import HttpProtocol
 from embedway.api.model_host import ModelHost, opened
@@ -114,9 +115,10 @@ async def serve_http(context: ApiContext, host: ModelHost, link: ParentLink, soc
     settings, core = context.settings, create_core(context)
     delay = min(settings.drain_delay, settings.drain_timeout)
     limits = limits_of(settings)
+    refusal = EarlyRefusal(context)
     server_config = uvicorn.Config(
         with_layers(core, context),
-        http=cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, limits=limits)),
+        http=cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, limits=limits, early_refusal=refusal)),
         ws="none",
         lifespan="off",
         log_config=None,
