@@ -185,8 +185,20 @@ def test_small_requests_run_without_the_rest_of_a_large_one() -> None:
     scheduler.next_batch()
     scheduler.add(request(2, [12]))
     scheduler.add(request(3, [9]))
-    assert sequences_of(scheduler.next_batch()) == [(3, 0), (2, 0)]
+    assert sequences_of(scheduler.next_batch()) == [(2, 0), (3, 0)]
     assert sequences_of(scheduler.next_batch()) == [(1, 2)]
+
+
+@given(st.lists(st.integers(1, SMALL_REQUEST_TOKENS), min_size=1, max_size=40))
+def test_small_requests_keep_their_order_and_fill_batches_where_nobody_else_waits(lengths: list[int]) -> None:
+    scheduler = by_time(timed(0.01, 0.1))
+    for key, length in enumerate(lengths):
+        scheduler.add(request(key, [length]))
+    order = []
+    while slices := scheduler.next_batch():
+        order += sequences_of(slices)
+        assert scheduler.limit_ms == 20
+    assert order == [(key, 0) for key in range(len(lengths))]
 
 
 def test_where_a_batch_of_their_own_is_dear_small_requests_share_one() -> None:

@@ -174,7 +174,8 @@ class Scheduler(Generic[RequestT]):
     def limit_ms(self) -> float:
         """How long the next batch may take."""
         is_small_about = self._num_small > 0 or self._ms_since_small < SMALL_MEMORY_MS
-        target = self._target_ms * TARGET_BESIDE_SMALL if is_small_about else self._target_ms
+        are_others_queued = self._num_small < len(self._queue)
+        target = self._target_ms * TARGET_BESIDE_SMALL if is_small_about and are_others_queued else self._target_ms
         return max(target, self.time_model.fixed_ms / MAX_FIXED_SHARE)
 
     def add(self, request: RequestT) -> None:
@@ -241,7 +242,11 @@ class Scheduler(Generic[RequestT]):
         return piece
 
     def _remaining_ms(self, request: RequestT) -> float:
-        return self.time_model.coefficients.variable(request.num_waiting_tokens, request.num_waiting_squares)
+        """By which it gives way to others. Small ones are all alike, and keep their order: which of them is a few
+        tokens shorter matters to nobody, and the longer ones would wait for all that come."""
+        costs = self.time_model.coefficients
+        small = costs.variable(SMALL_REQUEST_TOKENS, SMALL_REQUEST_TOKENS**2)
+        return max(small, costs.variable(request.num_waiting_tokens, request.num_waiting_squares))
 
     def _remove(self, request: RequestT) -> None:
         self._queue.remove(request)
