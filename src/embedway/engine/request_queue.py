@@ -3,7 +3,8 @@
 1. Larger priority first.
 2. Among equals, fair share: a request's turn is its arrival, put back by GIVES_WAY for each millisecond of work that it
    has left. So a query goes before the rest of a long list, and the list before queries that come so much later; each
-   batch that it gets brings its turn nearer (shortest remaining time first, with ageing).
+   batch that it gets brings its turn nearer (shortest remaining time first, with ageing). What is as good as nothing
+   says the scheduler: small requests are put back alike, and keep their order.
 3. Nothing starves: one batch of every AGED_EVERY begins with the request that has waited for longest, if that is longer
    than AGED_MS, whatever its priority and size.
 
