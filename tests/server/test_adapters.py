@@ -133,7 +133,7 @@ async def test_200_loads_and_unloads_under_load(server: RunningServer, folders: 
                 times += 1
             return times
 
-        asking = [asyncio.create_task(keep_asking()) for _ in range(3)]
+        asking = asyncio.create_task(keep_asking())  # one: more of them would only take the loads' processors
         memory = 0
         for i in range(200):
             if i == 40:
@@ -144,7 +144,7 @@ async def test_200_loads_and_unloads_under_load(server: RunningServer, folders: 
             if i % 4 == 3:  # the other times it is replaced
                 await unload(client, "churn")
         is_over.set()
-        assert min(await asyncio.gather(*asking)) > 0
+        assert await asking > 0
         assert server.resident_bytes() < memory * 1.08
 
 
