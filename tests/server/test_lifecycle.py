@@ -105,10 +105,10 @@ def test_every_child_process_ends_with_the_supervisor_even_a_killed_one() -> Non
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 async def test_no_accepted_request_is_lost_when_the_server_is_told_to_end(signal_number: signal.Signals) -> None:
     with RunningServer() as server:
-        async with loaded(server, 20) as tasks:
+        async with loaded(server, 10) as tasks:
             server.process.send_signal(signal_number)
             answers = await asyncio.gather(*tasks)
-        assert [answer.status_code for answer in answers] == [200] * 20
+        assert [answer.status_code for answer in answers] == [200] * 10
         assert server.process.wait(60) == 0
 
 
