@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from embedway.errors import FilesNotInstalled, InvalidSetting
 from embedway.files.locations import Location
 from embedway.files.parts import PartInfo
+from embedway.files.rows import as_text
 
 OutputFormat: TypeAlias = Literal["parquet", "jsonl", "npy", "npz", "lance"]
 ENDINGS: dict[str, OutputFormat] = {
@@ -84,8 +85,7 @@ def tables(parts: Finished, schema: pa.Schema) -> Iterator[pa.Table]:
 def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
     if column.type == kind or not pa.types.is_string(kind):
         return column.cast(kind)
-    texts = [None if value is None else orjson.dumps(value, default=str).decode() for value in column.to_pylist()]
-    return pa.array(texts, kind)
+    return pa.array(map(as_text, column.to_pylist()), kind)
 
 
 def _parquet(parts: Finished, output: Location, key: str, vector: str) -> None:

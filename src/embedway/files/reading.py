@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from embedway.errors import InputUnreadable, InvalidSetting
 from embedway.files.locations import Location, locate, readable
 from embedway.files.rows import BadRow, Piece, table_of
+from embedway.inputs.json_types import describe_json_type
 
 Format: TypeAlias = Literal["jsonl", "csv", "parquet", "text", "images"]
 ENDINGS: dict[str, Format] = {
@@ -121,26 +122,35 @@ def format_of(location: Location) -> Format:
 # ── pieces ──
 
 
-def read_pieces(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
-    """The rows from number `start` on, at most `piece_rows` a piece. Raises InputUnreadable, also in between."""
+def read_pieces(source: Source, start: int, piece_rows: int, text_column: str = TEXT_COLUMN) -> Iterator[Piece]:
+    """The rows from number `start` on, at most `piece_rows` a piece. Raises InputUnreadable, also in between.
+
+    A text of JSON that is none is a bad row here already: it has no place in a column of texts.
+    """
     with readable(source.location):
-        yield from _READERS[source.format](source, start, piece_rows)
+        if source.format == "jsonl":
+            yield from _jsonl(source, start, piece_rows, text_column)
+        else:
+            yield from _READERS[source.format](source, start, piece_rows)
 
 
-def _jsonl(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
+def _jsonl(source: Source, start: int, piece_rows: int, text_column: str) -> Iterator[Piece]:
     def parse(line: bytes) -> dict[str, object]:
         row = orjson.loads(line)
         if not isinstance(row, dict):
             raise ValueError("it is no JSON object")
+        if not isinstance(row.get(text_column), str):
+            got = describe_json_type(row[text_column]) if text_column in row else "nothing"
+            raise ValueError(f"{text_column!r} must be a string, and is {got}")
         return row
 
     with source.location.system.open_input_file(source.location.path) as file:
-        yield from _pieces(lines_of(file), start, piece_rows, parse, file.tell)
+        yield from _pieces(lines_of(file), start, piece_rows, parse, file)
 
 
 def _text(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
     with source.location.system.open_input_file(source.location.path) as file:
-        yield from _pieces(lines_of(file), start, piece_rows, lambda line: {TEXT_COLUMN: line.decode()}, file.tell)
+        yield from _pieces(lines_of(file), start, piece_rows, lambda line: {TEXT_COLUMN: line.decode()}, file)
 
 
 def _csv(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
@@ -162,7 +172,7 @@ def _csv(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
             return dict(zip(names, record, strict=True))
 
         try:
-            yield from _pieces(records, start, piece_rows, parse, file.tell)
+            yield from _pieces(records, start, piece_rows, parse, file)
         except csv.Error as error:
             raise InputUnreadable(name=source.name, problem=f"line {records.line_num} is no CSV: {error}") from error
 
@@ -175,11 +185,11 @@ def _pieces(
     start: int,
     piece_rows: int,
     parse: Callable[[RecordT], dict[str, object]],
-    position: Callable[[], int],
+    file: pa.NativeFile,
 ) -> Iterator[Piece]:
     """Empty records, as empty lines are, are no rows. `parse` raises ValueError for a bad one."""
     numbered = enumerate(record for record in records if record)
-    first = start
+    first, size = start, file.size()
     for batch in batches_of(itertools.islice(numbered, start, None), piece_rows):
         rows, numbers, bad = [], [], []
         for number, record in batch:
@@ -190,7 +200,8 @@ def _pieces(
                 rows.append(row)
                 numbers.append(number)
         stop = first + len(batch)
-        yield Piece(first, stop, table_of(rows), np.array(numbers, np.int64), tuple(bad), position())
+        position = file.tell() if not file.closed else size  # what unpacks it closes it at its end
+        yield Piece(first, stop, table_of(rows), np.array(numbers, np.int64), tuple(bad), position)
         first = stop
 
 
@@ -271,8 +282,7 @@ def _images(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
         first = stop
 
 
-_READERS: dict[Format, Callable[[Source, int, int], Iterator[Piece]]] = {
-    "jsonl": _jsonl,
+_READERS: dict[str, Callable[[Source, int, int], Iterator[Piece]]] = {
     "csv": _csv,
     "parquet": _parquet,
     "text": _text,

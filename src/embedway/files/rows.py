@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 
 
@@ -35,14 +36,16 @@ class Piece:
 
 
 def column_of(values: list[object]) -> pa.Array:
-    """Of the type that they have together; as JSON texts where they have none."""
-    import orjson
-
+    """Of the type that they have together; texts where they have none."""
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        texts = [None if value is None else orjson.dumps(value).decode() for value in values]
-        return pa.array(texts, pa.string())
+        return pa.array(map(as_text, values), pa.string())
+
+
+def as_text(value: object) -> str | None:
+    """A text as it is, null as null, all else as JSON."""
+    return value if value is None or isinstance(value, str) else orjson.dumps(value, default=str).decode()
 
 
 def table_of(rows: list[dict[str, object]]) -> pa.Table:

@@ -126,7 +126,7 @@ def _read(plan: Plan, first_source: int, start: int) -> Iterator[tuple[int, Work
     is_alone = len(plan.sources) == 1
     for number in range(first_source, len(plan.sources)):
         source = plan.sources[number]
-        for piece in read_pieces(source, start, plan.piece_rows):
+        for piece in read_pieces(source, start, plan.piece_rows, plan.columns.text):
             yield number, work_of(piece, source, plan.columns, is_alone=is_alone)
         start = 0
 

@@ -53,11 +53,11 @@ def work_of(piece: Piece, source: Source, columns: Columns, *, is_alone: bool) -
     table = piece.table
     column = IMAGE_COLUMN if source.format == "images" else columns.text
     if column not in table.column_names:
-        if source.format != "jsonl":  # whose rows have each their own keys
-            names = ", ".join(table.column_names) or "none"
+        if len(table):
+            names = ", ".join(table.column_names)
             problem = f"{source.name} has no column {column!r}; it has: {names}"
             raise InvalidSetting(setting="--text-column", problem=problem)
-        table = table.append_column(column, pa.nulls(len(table), pa.string()))
+        table = table.append_column(column, pa.array([], pa.string()))
     items: list[Item] = []
     good: list[int] = []
     bad = list(piece.bad)
