@@ -61,7 +61,11 @@ class RemoteVectors:
         self._loop = asyncio.new_event_loop()
         self._client = Client(target, timeout=options.timeout)
         self._answered_at = time.monotonic()
-        self.model = options.model or self._loop.run_until_complete(served_model(self._client))
+        try:
+            self.model = options.model or self._loop.run_until_complete(served_model(self._client))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._client.close()
