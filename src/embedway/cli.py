@@ -12,6 +12,7 @@ from rich.text import Text
 
 from embedway.commands.bench import bench
 from embedway.commands.check import MODEL_SETTINGS, check
+from embedway.commands.embed import EMBED_SETTINGS, embed
 from embedway.commands.models import models
 from embedway.commands.plan import plan
 from embedway.commands.setting_options import given_settings, with_settings
@@ -77,6 +78,7 @@ def _root(
 
 app.command("serve")(with_settings(_serve))
 app.command("check")(with_settings(check, MODEL_SETTINGS))
+app.command("embed")(with_settings(embed, EMBED_SETTINGS, has_model_argument=False))
 app.command("bench")(bench)
 app.command("models")(models)
 app.command("plan")(plan)

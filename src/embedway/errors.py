@@ -68,7 +68,11 @@ EmbedwayError
     ├── UnsupportedCheckpoint
     ├── TorchNotInstalled
     ├── MediaNotInstalled
-    └── TracingNotInstalled
+    ├── TracingNotInstalled
+    ├── FilesNotInstalled
+    ├── InputUnreadable
+    ├── ServerRefuses
+    └── RowFailed                   exit status 1
 
 An error is raised where it is found, with the values that its sentence needs; `api/error_response.py` alone turns it
 into a body, and `cli.py` alone into an exit status.
@@ -538,3 +542,20 @@ class MediaNotInstalled(StartupError):
 
 class TracingNotInstalled(StartupError):
     sentence = "--otlp-endpoint needs {package}, which is not installed: pip install 'embedway[otel]'"
+
+
+class FilesNotInstalled(StartupError):
+    sentence = "{what} needs {package}, which is not installed: pip install 'embedway[{extra}]'"
+
+
+class InputUnreadable(StartupError):
+    sentence = "cannot read {name}: {problem}"
+
+
+class ServerRefuses(StartupError):
+    sentence = "{url} gives no vectors: {problem}. The same command goes on where this one ended"
+
+
+class RowFailed(StartupError):
+    exit_status = 1
+    sentence = "{name}, row {row}: {reason} (--fail-fast)"

@@ -14,19 +14,23 @@ from embedway.config import Settings, flags_of, group_of
 from embedway.errors import InvalidSetting
 
 
-def with_settings(command: Callable[..., None], names: Iterable[str] = Settings.model_fields) -> Callable[..., None]:
+def with_settings(
+    command: Callable[..., None], names: Iterable[str] = Settings.model_fields, *, has_model_argument: bool = True
+) -> Callable[..., None]:
     """Give a command a model, a config file and an option for each of these settings, as Typer reads them: from its
-    signature. Options of its own are its keyword-only parameters. Where `models` is a setting it takes several models.
+    signature. Arguments and options of its own are its keyword-only parameters. Where `models` is a setting it takes
+    several models.
     """
     names = list(names)
     kind, text = (str, "The model: the same as --model-path.")
     if "models" in names:
         kind, text = (list[str], "The model: the same as --model-path. Several: the same as --models for each.")
     model = typer.Argument(help=text, show_default=False, autocompletion=models_here)
+    argument = inspect.Parameter(
+        "model", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, model]
+    )
     parameters = [
-        inspect.Parameter(
-            "model", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, model]
-        ),
+        *([argument] if has_model_argument else []),
         inspect.Parameter(
             "config",
             inspect.Parameter.KEYWORD_ONLY,

@@ -1,0 +1,1 @@
+"""Files in, vectors out, without a server: `embedway embed`. Needs the extra `embedway[files]`."""

@@ -1,0 +1,122 @@
+"""What a run has finished: parts in a folder beside its output, each whole or not there, so that a killed run goes on.
+
+A part is a Parquet file of consecutive rows of one source, with their vectors; its metadata say which rows, and what is
+wrong with those that have none. Parts are written in the order of the input: the first that is missing is where to go
+on. A manifest says what the parts are of: another input, model or option does not go on with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedway.errors import InvalidSetting
+from embedway.files.locations import Location
+from embedway.files.rows import BadRow
+
+ENDING = ".parts"
+MANIFEST, LOCK = "manifest.json", "lock"
+METADATA = b"embedway"
+
+
+@dataclass(frozen=True, slots=True)
+class PartInfo:
+    """Rows `start … stop - 1` of a source."""
+
+    source: int
+    """Its number among the run's"""
+    start: int
+    stop: int
+    num_tokens: int
+    bad: tuple[BadRow, ...] = ()
+
+    def as_metadata(self) -> dict[bytes, bytes]:
+        return {METADATA: json.dumps(asdict(self)).encode()}
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> PartInfo:
+        fields = json.loads(schema.metadata[METADATA])
+        bad = tuple(BadRow(**row) for row in fields.pop("bad"))
+        return cls(**fields, bad=bad)
+
+
+class Parts:
+    """Of one output. `locked` while they are used."""
+
+    def __init__(self, output: Location) -> None:
+        self.folder = output.beside(ENDING)
+
+    @contextlib.contextmanager
+    def locked(self) -> Generator[None]:
+        """Raises InvalidSetting where another process of this machine is at them."""
+        if not self.folder.is_local:
+            yield
+            return
+        Path(self.folder.path).mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.folder.child(LOCK).path, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise InvalidSetting(setting="--output", problem="another run is writing it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+            with contextlib.suppress(OSError):  # there are parts
+                Path(self.folder.child(LOCK).path).unlink(missing_ok=True)
+                Path(self.folder.path).rmdir()
+
+    @property
+    def has_begun(self) -> bool:
+        return self.folder.child(MANIFEST).exists
+
+    def begin(self, manifest: Mapping[str, Any]) -> None:
+        """Go on with what is there, or begin. Raises InvalidSetting where that is of something else."""
+        place = self.folder.child(MANIFEST)
+        wanted = json.loads(json.dumps(manifest))
+        if not place.exists:
+            self.folder.system.create_dir(self.folder.path)
+            with place.written() as stream:
+                stream.write(json.dumps(wanted, indent=1).encode())
+            return
+        found = json.loads(place.read())
+        different = [name for name in wanted if found.get(name) != wanted[name]]
+        if different:
+            problem = f"{self.folder.given} is an unfinished run with other {', '.join(different)}: --restart drops it"
+            raise InvalidSetting(setting="--output", problem=problem)
+
+    def finished(self) -> Iterator[tuple[Location, PartInfo]]:
+        """In their order."""
+        names = {location.name for location in self.folder.children()}
+        for number in itertools.count():
+            if (name := name_of(number)) not in names:
+                return
+            place = self.folder.child(name)
+            yield place, PartInfo.of(pq.read_schema(place.path, filesystem=place.system))
+
+    def write(self, number: int, table: pa.Table, info: PartInfo) -> None:
+        with self.folder.child(name_of(number)).written() as stream:
+            pq.write_table(table.replace_schema_metadata(info.as_metadata()), stream, compression="zstd")
+
+    def drop(self) -> None:
+        """All of them, the manifest last: what is left of a drop that was killed is still known for what it is."""
+        manifest = self.folder.child(MANIFEST)
+        for place in self.folder.children():
+            if place.name not in (MANIFEST, LOCK):
+                place.delete()
+        manifest.delete()
+        if not self.folder.is_local:
+            self.folder.delete()
+
+
+def name_of(number: int) -> str:
+    return f"part-{number:08d}.parquet"

@@ -1,0 +1,115 @@
+"""Pieces of rows → what is to be embedded of them, and which columns are kept."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedway.errors import InvalidSetting, InvalidType, RequestError
+from embedway.files.reading import IMAGE_COLUMN, Source
+from embedway.files.rows import BadRow, Piece
+from embedway.inputs.item_objects import check_text
+
+Item: TypeAlias = "str | dict[str, str]"
+"""A text, or an object with an image: as `input` has them"""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the user says of columns; None: by default, where it is there."""
+
+    text: str
+    key: str | None
+    kept: tuple[str, ...] | None
+    """None: all"""
+    vector: str
+    """The one to be added"""
+
+
+DEFAULT_KEY = "id"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A piece's rows that may have vectors."""
+
+    piece: Piece
+    items: list[Item]
+    kept: pa.Table
+    """Key and other columns of these rows"""
+    rows: npt.NDArray[np.int64]
+    """int64 [n]: their numbers"""
+    bad: tuple[BadRow, ...]
+    """The piece's others"""
+
+
+def work_of(piece: Piece, source: Source, columns: Columns, *, is_alone: bool) -> Work:
+    """`is_alone`: there is no other source. Raises InvalidSetting where there are no such columns."""
+    table = piece.table
+    column = IMAGE_COLUMN if source.format == "images" else columns.text
+    if column not in table.column_names:
+        if len(table):
+            names = ", ".join(table.column_names)
+            problem = f"{source.name} has no column {column!r}; it has: {names}"
+            raise InvalidSetting(setting="--text-column", problem=problem)
+        table = table.append_column(column, pa.array([], pa.string()))
+    items: list[Item] = []
+    good: list[int] = []
+    bad = list(piece.bad)
+    for i, value in enumerate(table.column(column).to_pylist()):
+        item = _item(value, column)
+        if isinstance(item, RequestError):
+            bad.append(BadRow(int(piece.rows[i]), item.message))
+        else:
+            items.append(item)
+            good.append(i)
+    is_whole = len(good) == len(table)
+    chosen = table if is_whole else table.take(pa.array(good, pa.int64()))
+    rows = piece.rows if is_whole else piece.rows[good]
+    return Work(piece, items, _kept(chosen, rows, source, columns, is_alone), rows, tuple(bad))
+
+
+def _item(value: object, column: str) -> Item | RequestError:
+    if isinstance(value, bytes):
+        return {"image": base64.b64encode(value).decode()}
+    if not isinstance(value, str):
+        got = "null" if value is None else type(value).__name__
+        return InvalidType(param=column, expected="a text", got=got)
+    try:
+        check_text(value, column)
+    except RequestError as error:
+        return error
+    return value
+
+
+def _kept(table: pa.Table, rows: npt.NDArray[np.int64], source: Source, columns: Columns, is_alone: bool) -> pa.Table:
+    if source.format == "images":
+        table = table.drop_columns(IMAGE_COLUMN)
+    key = columns.key or DEFAULT_KEY
+    if key not in table.column_names:
+        if columns.key is not None and source.format != "jsonl":
+            raise InvalidSetting(setting="--key-column", problem=f"{source.name} has no column {key!r}")
+        table = table.add_column(0, key, _keys(rows, source, columns, is_alone))
+    if columns.kept is not None:
+        missing = [name for name in columns.kept if name not in table.column_names and source.format != "jsonl"]
+        if missing:
+            raise InvalidSetting(setting="--columns", problem=f"{source.name} has no column {missing[0]!r}")
+        table = table.select([name for name in table.column_names if name == key or name in columns.kept])
+    if columns.vector in table.column_names:
+        problem = (
+            f"{source.name} has a column {columns.vector!r} already: give the vectors another name, or choose --columns"
+        )
+        raise InvalidSetting(setting="--vector-column", problem=problem)
+    return table
+
+
+def _keys(rows: npt.NDArray[np.int64], source: Source, columns: Columns, is_alone: bool) -> pa.Array:
+    """Of rows that have none."""
+    if columns.key is not None:
+        return pa.nulls(len(rows))
+    return pa.array(rows) if is_alone else pa.array([f"{source.name}:{row}" for row in rows], pa.string())

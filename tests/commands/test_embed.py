@@ -1,0 +1,150 @@
+"""`embedway embed` as it is typed, in processes of its own where they are killed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dual_checkpoints import dual_checkpoint
+from embedway import Embedder
+from embedway.cli import main
+from running_server import RunningServer
+
+TEXTS = [f"{'words and more ' * (i % 7)} number {i}" for i in range(120)]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(TEXTS)))
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    monkeypatch.setattr("sys.argv", ["embedway", "embed", *map(str, arguments)])
+    return main()
+
+
+def vectors_of(path: Path) -> np.ndarray:
+    table = pq.read_table(path)
+    assert table["id"].to_pylist() == list(range(len(TEXTS)))
+    return np.array(table["embedding"].to_pylist(), np.float32)
+
+
+def test_here_and_through_a_server_the_vectors_are_the_embedder_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], texts: Path, tmp_path: Path
+) -> None:
+    expected = Embedder(dtype="float32").embed(TEXTS)
+    assert run(monkeypatch, texts, "-o", tmp_path / "here.parquet", "--dtype", "float32", "--chunk-rows", "50") == 0
+    assert "here.parquet: 120 rows; 0:0" in capsys.readouterr().err
+    np.testing.assert_allclose(vectors_of(tmp_path / "here.parquet"), expected, atol=1e-5)
+    with RunningServer("--dtype", "float32", "--api-key", "secret") as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "secret")
+        assert run(monkeypatch, texts, "-o", tmp_path / "there.parquet", "--url", server.url, "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["rows"], summary["bad_rows"], summary["errors"]) == (120, 0, None)
+    assert summary["tokens"] > 1000
+    np.testing.assert_allclose(vectors_of(tmp_path / "there.parquet"), expected, atol=1e-5)
+
+
+def test_a_killed_run_goes_on_with_what_it_has_finished(texts: Path, tmp_path: Path) -> None:
+    def start(output: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "embedway", "embed", str(texts), "-o", str(output), "--chunk-rows", "4"]
+        return subprocess.Popen(
+            [*command, "--dtype", "float32"], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "500"}
+        )
+
+    output = tmp_path / "out.parquet"
+    parts = tmp_path / "out.parquet.parts"
+    for count in (1, 9):
+        killed = start(output)
+        deadline = time.monotonic() + 60
+        while len(list(parts.glob("part-*"))) < count:
+            assert killed.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        assert not output.exists()
+    finished = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
+    last = start(output)
+    while (parts / "manifest.json").exists() and last.poll() is None:
+        now = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet") if path.exists()}
+        assert now.keys() < finished.keys() or finished.items() <= now.items() or output.exists()
+        time.sleep(0.01)
+    _, said = last.communicate()
+    assert last.returncode == 0, said
+    assert f"120 rows, {4 * len(finished)} of them by an earlier run" in said
+    np.testing.assert_allclose(vectors_of(output), Embedder(dtype="float32").embed(TEXTS), atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "texts.jsonl"]
+
+
+def test_a_folder_of_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, folder = dual_checkpoint("clip", tmp_path / "clip"), tmp_path / "images"
+    (folder / "below").mkdir(parents=True)
+    for i, name in enumerate(("b.png", "below/a.jpg")):
+        Image.new("RGB", (40 + i, 30), (200, 90 * i, 10)).save(folder / name)
+    (folder / "broken.png").write_bytes(b"no image")
+    assert run(monkeypatch, folder, "-o", tmp_path / "out.parquet", "--model", model, "--dtype", "float32") == 0
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["id", "path", "embedding"]
+    assert table["path"].to_pylist() == ["b.png", "below/a.jpg"]
+    images = [{"image": base64.b64encode((folder / name).read_bytes()).decode()} for name in table["path"].to_pylist()]
+    expected = Embedder(model, dtype="float32").embed(images)
+    np.testing.assert_allclose(np.array(table["embedding"].to_pylist()), expected, atol=1e-5)
+    [bad] = (tmp_path / "out.parquet.errors.jsonl").read_text().splitlines()
+    assert json.loads(bad)["row"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["-o", "out.xyz"], "--output: out.xyz must end in .parquet, .jsonl, .npy, .npz, .lance"),
+        (["-o", "there.npy"], "--output: there.npy is there already: --overwrite replaces it"),
+        (["-o", "a.npy", "--output-dtype", "int5"], "--output-dtype: 'int5' is none of float32, int8"),
+        (["-o", "a.npy", "--dimensions", "5000"], "--dimensions: .*from 1 to 384"),
+        (["-o", "a.npy", "--prompt-name", "nobody"], "--prompt-name: "),
+        (["-o", "a.npy", "--model", "./nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    texts: Path,
+    tmp_path: Path,
+    options: list[str],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.npy").write_bytes(b"")
+    before = sorted(Path().iterdir())
+    assert run(monkeypatch, texts, *options) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert re.search(says, said)
+    assert sorted(Path().iterdir()) == before
+
+
+def test_fail_fast_is_status_1_and_restart_drops_what_it_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("good\n" * 3 + "word " * 400 + "\n")
+    given = (tmp_path / "a.txt", "-o", tmp_path / "out.npy", "--chunk-rows", "1")
+    assert run(monkeypatch, *given, "--fail-fast") == 1
+    assert "a.txt, row 3: " in capsys.readouterr().err
+    assert run(monkeypatch, *given, "--truncate", "end") == 2
+    assert "--restart drops it" in capsys.readouterr().err
+    assert run(monkeypatch, *given, "--truncate", "end", "--restart") == 0
+    assert len(np.load(tmp_path / "out.npy")) == 4
