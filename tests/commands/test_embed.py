@@ -6,13 +6,16 @@ import base64
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import lancedb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -106,6 +109,26 @@ def test_a_folder_of_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     np.testing.assert_allclose(np.array(table["embedding"].to_pylist()), expected, atol=1e-5)
     [bad] = (tmp_path / "out.parquet.errors.jsonl").read_text().splitlines()
     assert json.loads(bad)["row"] == 2
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "files.md"
+
+
+def test_the_commands_of_the_page(monkeypatch: pytest.MonkeyPatch, texts: Path, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("index").mkdir()
+    texts.rename("documents.jsonl")
+    Path("articles.csv").write_text("url,title,body\nhttp://a,An article,What it says\n")
+    Path("notes.txt").write_text("one\ntwo " + "words " * 400)
+    pq.write_table(pa.table({"id": [1], "text": ["a text"]}), "corpus.parquet")
+    block = PAGE.read_text().split("```sh\n")[2].partition("```")[0]
+    for command in block.splitlines():
+        assert run(monkeypatch, *shlex.split(command)[2:], "--dtype", "float32") == 0
+    assert len(vectors_of(Path("vectors.parquet"))) == len(TEXTS)
+    [article] = map(json.loads, Path("articles.jsonl").read_text().splitlines())
+    assert (article.keys(), article["url"]) == ({"url", "title", "embedding"}, "http://a")
+    assert (np.load("notes.npy").dtype, len(np.load("notes.npy"))) == (np.int8, 2)
+    assert lancedb.connect("index").open_table("corpus").count_rows() == 1
 
 
 @pytest.mark.parametrize(
