@@ -16,7 +16,7 @@ from embedway.commands.setting_options import given_settings
 from embedway.config import Settings, load_settings
 from embedway.errors import FilesNotInstalled, InvalidSetting, RequestError
 from embedway.observability.logs import configure_logging
-from embedway.outputs.vector_types import OutputDtype
+from embedway.outputs.output_dtype import OutputDtype
 
 if TYPE_CHECKING:
     from embedway.files.vectors import Vectors

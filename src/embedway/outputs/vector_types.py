@@ -19,15 +19,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from embedway.errors import DimensionsNotSupported, InvalidValue
 from embedway.model_spec import ModelSpec
+from embedway.outputs.output_dtype import OutputDtype
 
-OutputDtype = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 Vectors = npt.NDArray[np.float32] | npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
 SMALLEST_NORM = 1e-12
