@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := src tests benchmarks examples hatch_build.py mkdocs_hooks.py
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test install lint secrets audit format bench clients soak fuzz disconnects \
+.PHONY: help serve test install lint secrets audit format bench clients cluster soak fuzz disconnects \
   kernels-check kernels-elsewhere docs clean
 
 help:  ## Show this list.
@@ -93,6 +93,9 @@ $(CLIENTS)/node/node_modules/.package-lock.json: $(CLIENTS)/node/package-lock.js
 
 clients: $(KERNELS) $(CLIENTS_VENV)/.installed $(CLIENTS)/node/node_modules/.package-lock.json  ## Run what docs/clients.md shows, with all clients (2 GB).
 	$(BIN)/python -m pytest tests/server/test_clients_page.py tests/server/test_clients.py $(ARGS)
+
+cluster: $(KERNELS)  ## Run the application on clusters of several nodes on this machine, and take some away.
+	CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 
 # What make test does in short: each prints what it saw.
 SOAK_SECONDS ?= 600

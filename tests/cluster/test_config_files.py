@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "ray"

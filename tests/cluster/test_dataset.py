@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ import pytest
 from embedway import Embedder
 from embedway.config import DEFAULT_MODEL
 
-ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -26,8 +26,14 @@ TEXTS = [f"the text of number {i}" for i in range(200)]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
+    import ray
+
     ray.init(
-        num_cpus=3, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False, logging_level="error"
+        num_cpus=3,
+        object_store_memory=80 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
@@ -36,12 +42,14 @@ def cluster() -> Iterator[None]:
 
 @pytest.mark.usefixtures("cluster")
 def test_every_row_has_its_vector_though_an_actor_is_killed(tmp_path: Path) -> None:
+    import ray
+
     from embedway.cluster.dataset import embed_dataset
 
     pq.write_table(pa.table({"id": range(len(TEXTS)), "text": TEXTS}), tmp_path / "in.parquet", row_group_size=20)
     once = tmp_path / "killed"
 
-    def kill_once(batch: dict[str, Any]) -> dict[str, Any]:
+    def kill_once(batch: Any) -> Any:
         """As the third block goes by."""
         if 50 in batch["id"] and not once.exists():
             once.touch()

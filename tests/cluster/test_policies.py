@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 names = st.lists(st.text("abcdef", min_size=4, max_size=6), min_size=2, max_size=6, unique=True)

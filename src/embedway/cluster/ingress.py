@@ -63,6 +63,7 @@ class Ingress:
         self._max_bytes = max_body_mb * 2**20
 
     async def __call__(self, request: Request) -> Response:
+        """Ray's proxy writes the answer's `X-Request-Id`: the client's, or one of its own."""
         given = request.headers.get("x-request-id", "")
         request_id = given if is_safe_request_id(given) else uuid.uuid4().hex
         try:
@@ -71,7 +72,6 @@ class Ingress:
             response = error_response(error)
         except RayTaskError:
             response = error_response(InternalFault(request_id=request_id))
-        response.headers.setdefault("x-request-id", request_id)
         return response
 
     async def _response(self, request: Request, headers: Mapping[str, str]) -> Response:
@@ -159,4 +159,4 @@ async def send(
 
 def response_of(answer: Answer) -> Response:
     status, headers, body = answer
-    return Response(body, status, headers)
+    return Response(body, status, {name: value for name, value in headers.items() if name != "x-request-id"})
