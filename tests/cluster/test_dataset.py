@@ -44,7 +44,7 @@ def cluster() -> Iterator[None]:
 def test_every_row_has_its_vector_though_an_actor_is_killed(tmp_path: Path) -> None:
     import ray
 
-    from embedway.cluster.dataset import embed_dataset
+    from embedway.cluster import embed_dataset
 
     pq.write_table(pa.table({"id": range(len(TEXTS)), "text": TEXTS}), tmp_path / "in.parquet", row_group_size=20)
     once = tmp_path / "killed"
