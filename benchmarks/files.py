@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.checkpoints import minilm_folder
+from benchmarks.http_load import run_load, write_request
 from benchmarks.machine import read_machine
 from benchmarks.peers import PEERS, Server
 from benchmarks.running_peer import RunningServer
@@ -29,12 +30,13 @@ from embedway.files.run import VectorForm
 
 LOADS: dict[str, Lengths] = {"documents": document_lengths, "queries": query_lengths}
 CHUNK_ROWS = 2048
+HTTP_SECONDS = 5.0
 SAMPLE_SECONDS = 0.2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs=2, type=int, default=[2000, 16_000], help="documents and queries")
+    parser.add_argument("--rows", nargs=2, type=int, default=[4000, 30_000], help="documents and queries")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory-rows", type=int)
     arguments = parser.parse_args()
@@ -50,31 +52,47 @@ def main() -> None:
 
 
 def measure_throughput(folder: Path, num_rows: dict[str, int], rounds: int) -> None:
-    print("| rows/s | the engine alone | embedway embed | of the engine | embedway embed --url | embed / --url |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| rows/s | model alone | tokenizer and model | embedway embed | embed --url | HTTP, a row a request ", end=""
+    )
+    print("| embed / model | / tokenizer and model | / --url | / a row a request |")
+    print("|---" * 10 + "|")
     peer = PEERS["embedway"]
     assert isinstance(peer, Server)
     server = RunningServer(peer, minilm_folder())
     vectors, _ = load_vectors(load_settings({}), VectorForm(), {})
     try:
         for load, lengths in LOADS.items():
-            seen: list[tuple[float, float, float]] = []
+            seen: list[tuple[float, ...]] = []
             for i in range(rounds):
                 own = [text.text for text in itertools.islice(texts(lengths, f"files {load} {i}"), num_rows[load])]
                 file = write_rows(folder / f"{load}{i}.jsonl", own)
-                prepared = vectors.prepare(own)
                 began = time.perf_counter()
+                prepared = vectors.prepare(own)
+                tokenized = time.perf_counter()
                 vectors.embed(prepared)
-                alone = len(own) / (time.perf_counter() - began)
-                here = embed(file)
-                there = embed(file, "--url", f"http://127.0.0.1:{server.port}", "--concurrency", "8")
-                seen.append((alone, here, there))
-            alone, here, there = (statistics.median(column) for column in zip(*seen, strict=True))
-            of_engine = statistics.median(here / alone for alone, here, _ in seen)
-            of_http = statistics.median(here / there for _, here, there in seen)
-            print(f"| {load} | {alone:.0f} | {here:.0f} | {of_engine:.2f} | {there:.0f} | {of_http:.2f} |", flush=True)
+                computed = time.perf_counter()
+                seen.append(
+                    (
+                        len(own) / (computed - tokenized),
+                        len(own) / (computed - began),
+                        embed(file),
+                        embed(file, "--url", f"http://127.0.0.1:{server.port}", "--concurrency", "8"),
+                        one_by_one(server.port, peer.path, own),
+                    )
+                )
+            shown = " | ".join(f"{statistics.median(column):.0f}" for column in zip(*seen, strict=True))
+            ratios = [statistics.median(here / row[i] for row in seen for here in [row[2]]) for i in (0, 1, 3, 4)]
+            print(f"| {load} | {shown} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |", flush=True)
     finally:
         server.stop()
+
+
+def one_by_one(port: int, path: str, own: Sequence[str]) -> float:
+    """Rows a second over 64 connections."""
+    requests = [write_request(path, [text], {}) for text in own]
+    result = run_load(port, requests, connections=64, seconds=HTTP_SECONDS)
+    return len(result.latencies) / result.seconds
 
 
 def write_rows(file: Path, own: Sequence[str]) -> Path:
@@ -84,10 +102,15 @@ def write_rows(file: Path, own: Sequence[str]) -> Path:
     return file
 
 
+def rows_of(file: Path) -> int:
+    return len(file.read_bytes().splitlines())
+
+
 def embed(file: Path, *options: str) -> float:
     """Rows a second, from the first row on: without the model's start."""
     output = file.with_suffix(".parquet")
     command = [sys.executable, "-m", "embedway", "embed", str(file), "-o", str(output), "--json", "--overwrite"]
+    command += ["--chunk-rows", str(max(64, rows_of(file) // 16))]
     done = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
     summary = json.loads(done.stdout)
     output.unlink()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from embedway.errors import FilesNotInstalled, InvalidSetting
 from embedway.files.locations import Location
-from embedway.files.parts import PartInfo
+from embedway.files.parts import PartInfo, only_for, scalars
 from embedway.files.rows import as_text
 
 OutputFormat: TypeAlias = Literal["parquet", "jsonl", "npy", "npz", "lance"]
@@ -91,7 +91,8 @@ def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa
 def _parquet(parts: Finished, output: Location, key: str, vector: str) -> None:
     del key, vector
     schema = schema_of(parts := with_vectors(parts))
-    with output.written() as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+    options = only_for(scalars(schema))
+    with output.written() as stream, pq.ParquetWriter(stream, schema, compression="zstd", **options) as writer:
         for table in tables(parts, schema):
             writer.write_table(table)
 

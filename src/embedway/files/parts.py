@@ -105,7 +105,8 @@ class Parts:
 
     def write(self, number: int, table: pa.Table, info: PartInfo) -> None:
         with self.folder.child(name_of(number)).written() as stream:
-            pq.write_table(table.replace_schema_metadata(info.as_metadata()), stream, compression="zstd")
+            with_info = table.replace_schema_metadata(info.as_metadata())
+            pq.write_table(with_info, stream, compression="lz4", **only_for(scalars(table.schema)))
 
     def drop(self) -> None:
         """All of them, the manifest last: what is left of a drop that was killed is still known for what it is."""
@@ -116,6 +117,16 @@ class Parts:
         manifest.delete()
         if not self.folder.is_local:
             self.folder.delete()
+
+
+def scalars(schema: pa.Schema) -> list[str]:
+    """All columns but vectors, which a dictionary of their numbers makes no shorter."""
+    return [field.name for field in schema if not pa.types.is_fixed_size_list(field.type)]
+
+
+def only_for(columns: list[str]) -> dict[str, Any]:
+    """Options of Parquet's writer."""
+    return {"use_dictionary": columns or False, "write_statistics": columns or False}
 
 
 def name_of(number: int) -> str:
