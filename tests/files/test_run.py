@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedway.errors import InputUnreadable, InvalidSetting, RowFailed
-from embedway.files.locations import locate
+from embedway.files.locations import Location, locate
 from embedway.files.parts import Parts
 from embedway.files.run import VectorForm
 from embedway.files.texts import Columns
@@ -334,6 +334,34 @@ def test_two_runs_at_once_do_not_write_one_output(embed: Run, tmp_path: Path) ->
         embed([write_rows(tmp_path / "a.jsonl")], output)
     embed([tmp_path / "a.jsonl"], output)
     assert output.exists()
+
+
+def test_what_a_killed_end_has_left_is_cleared_away(
+    embed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the parts of a finished output are dropped: there is nothing to go on with."""
+    given = [write_rows(tmp_path / "a.jsonl")], tmp_path / "out.parquet"
+    really_delete, deleted = Location.delete, []
+
+    def delete(place: Location) -> None:
+        if place.name.startswith("part-"):
+            deleted.append(place.name)
+            if len(deleted) == 2:
+                raise Ended
+        really_delete(place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Location, "delete", delete)
+        with pytest.raises(Ended):
+            embed(*given)
+    written = (tmp_path / "out.parquet").read_bytes()
+    assert list((tmp_path / "out.parquet.parts").glob("part-*"))
+    parts = Parts(locate(str(tmp_path / "out.parquet"), "--output"))
+    assert not parts.has_begun
+    with parts.locked():
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "out.parquet"]
+    assert (tmp_path / "out.parquet").read_bytes() == written
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.lance", "out.npy"])

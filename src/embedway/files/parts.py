@@ -59,6 +59,7 @@ class Parts:
     def locked(self) -> Generator[None]:
         """Raises InvalidSetting where another process of this machine is at them."""
         if not self.folder.is_local:
+            self._clear()
             yield
             return
         Path(self.folder.path).mkdir(parents=True, exist_ok=True)
@@ -68,12 +69,17 @@ class Parts:
         except filelock.Timeout:
             raise InvalidSetting(setting="--output", problem="another run is writing it") from None
         try:
+            self._clear()
             yield
         finally:
             lock.release()
             with contextlib.suppress(OSError):  # there are parts
                 Path(self.folder.child(LOCK).path).unlink(missing_ok=True)
                 Path(self.folder.path).rmdir()
+
+    def _clear(self) -> None:
+        if not self.has_begun:
+            self.drop()
 
     @property
     def has_begun(self) -> bool:
@@ -109,12 +115,11 @@ class Parts:
             pq.write_table(with_info, stream, compression="lz4", **only_for(scalars(table.schema)))
 
     def drop(self) -> None:
-        """All of them, the manifest last: what is left of a drop that was killed is still known for what it is."""
-        manifest = self.folder.child(MANIFEST)
+        """All of them, the manifest first: what a drop that was killed has left is nobody's, and not gone on with."""
+        self.folder.child(MANIFEST).delete()
         for place in self.folder.children():
-            if place.name not in (MANIFEST, LOCK):
+            if place.name != LOCK:
                 place.delete()
-        manifest.delete()
         if not self.folder.is_local:
             self.folder.delete()
 

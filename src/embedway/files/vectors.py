@@ -91,9 +91,7 @@ class LocalVectors:
         lengths = np.concatenate([sequences.lengths for _, sequences in read])
         numbers = np.concatenate([np.arange(first, first + s.num_sequences) for first, s in read])
         longest_first = np.argsort(-lengths, kind="stable")
-        parts = [
-            ids for _, s in read for ids in np.split(s.token_ids, s.cu_seqlens[1:-1])
-        ]  # fmt: skip
+        parts = [ids for _, s in read for ids in np.split(s.token_ids, s.cu_seqlens[1:-1])]
         visuals = {i: own for first, s in read for i, own in ((first + j, own) for j, own in s.visuals.items())}
         packed = PackedSequences.of([parts[i] for i in longest_first], pool_start=read[0][1].pool_start)
         order = numbers[longest_first]
