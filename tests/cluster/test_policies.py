@@ -1,14 +1,20 @@
-"""Where requests go and how many replicas there are, without a cluster."""
+"""Where requests go, who may send them, and how many replicas there are, without a cluster."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
+
+from embedway.api_keys import ApiKeys
+from embedway.config import load_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -76,3 +82,51 @@ def test_replicas_follow_the_tokens_that_wait(tokens: float, replicas: int) -> N
     assert ByQueuedTokens(target_tokens=100)(context) == (replicas, {})
     nothing: Any = SimpleNamespace(aggregated_metrics=None)
     assert ByQueuedTokens()(nothing)[0] == 1
+
+
+def test_replicas_get_the_keys_and_none_of_ray_s_settings(tmp_path: Path) -> None:
+    from embedway.cluster.app import NOT_OF_A_REPLICA, plain
+    from embedway.cluster.replica import own_key
+    from embedway.cluster.serving import cluster_settings
+
+    given = {"api_key": ["first", "second"], "admin_api_key": "third", "ray_replicas": "2-5", "ray_cpus": 3, "port": 1}
+    cluster = cluster_settings(load_settings(given))
+    assert (cluster.min_replicas, cluster.max_replicas, cluster.cpus) == (2, 5, 3)
+    values = plain(load_settings(dict(cluster.settings)), without=NOT_OF_A_REPLICA)
+    assert (values["api_key"], values["admin_api_key"]) == (["first", "second"], "third")
+    assert not values.keys() & set(NOT_OF_A_REPLICA)
+    (tmp_path / "keys").write_text("# ours\nof-the-file\n")
+    assert [own_key(values), own_key({"api_key_file": str(tmp_path / "keys")}), own_key({})] == [
+        "first",
+        "of-the-file",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "code"),
+    [
+        ("/v1/models", {}, "invalid_api_key"),
+        ("/v1/embeddings", {"authorization": "Bearer wrong"}, "invalid_api_key"),
+        ("/nowhere", {"authorization": "Bearer right"}, "route_not_found"),
+        ("/livez", {}, None),
+    ],
+)
+def test_the_ingress_says_nothing_to_whom_it_does_not_know(
+    path: str, headers: dict[str, str], code: str | None
+) -> None:
+    from embedway.cluster.ingress import Ingress
+
+    front = Ingress({}, keys=ApiKeys.of(load_settings({"api_key": ["right"]})), max_body_mb=1)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "server": ("127.0.0.1", 1),
+        "scheme": "http",
+    }
+    response = asyncio.run(front(Request(scope)))
+    body = json.loads(bytes(response.body))
+    assert body.get("error", {}).get("code") == code

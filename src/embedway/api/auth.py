@@ -32,18 +32,19 @@ class BearerAuth:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in KEYLESS_PATHS:
             try:
-                scope["state"]["key_number"] = self._key_number(scope)
+                scope["state"]["key_number"] = checked_key(scope, self._keys)
             except InvalidApiKey as error:
                 await error_response(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _key_number(self, scope: Scope) -> int:
-        """Raises InvalidApiKey."""
-        number = self._keys.number_of(_bearer_token(scope, USER_NEED))
-        if number is None:
-            raise InvalidApiKey(problem="The API key is wrong")
-        return number
+
+def checked_key(scope: Scope, keys: ApiKeys) -> int:
+    """The number of a request's API key, NO_KEY for the admin's. Raises InvalidApiKey."""
+    number = keys.number_of(_bearer_token(scope, USER_NEED))
+    if number is None:
+        raise InvalidApiKey(problem="The API key is wrong")
+    return number
 
 
 def key_number_of(request: Request) -> int:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,10 +20,13 @@ from embedway.cluster.affinity_router import AffinityRouter
 from embedway.cluster.autoscaling import TARGET_TOKENS, ByQueuedTokens
 from embedway.cluster.ingress import Ingress
 from embedway.cluster.replica import DRAIN_SECONDS, ModelReplica
-from embedway.config import load_settings
+from embedway.config import Settings, load_settings
 from embedway.model_settings import models_of, names_of
+from embedway.serve import read_keys
 
 QUIET = LoggingConfig(enable_access_log=False)
+OF_RAY = ("ray", "ray_address", "ray_replicas", "ray_cpus")
+NOT_OF_A_REPLICA = (*OF_RAY, "models", "host", "port", "data_dir")
 MAX_ONGOING = 4096
 """Requests at a replica: its own admission says when it is enough"""
 
@@ -49,12 +53,12 @@ class ClusterSettings(BaseModel):
 
 def build(args: ClusterSettings) -> Application:
     """Raises InvalidSetting."""
-    models = models_of(load_settings(dict(args.settings)))
+    settings = load_settings(dict(args.settings))
+    models = models_of(settings)
     keys = {f"model_{i}": model for i, model in enumerate(models)}
     deployments = {}
     for key, model in keys.items():
-        values = model.model_dump(mode="json", exclude_unset=True, exclude={"models", "host", "port", "config"})
-        values.setdefault("threads", max(1, round(args.cpus)))
+        values = {"threads": max(1, round(args.cpus)), **plain(model, without=NOT_OF_A_REPLICA)}
         deployments[key] = deployment_of(args, key, model.model_path).bind(values)
     front = serve.deployment(
         name="ingress",
@@ -64,7 +68,17 @@ def build(args: ClusterSettings) -> Application:
         logging_config=QUIET,
     )(Ingress)
     names = {key: names_of(model) for key, model in keys.items()}
-    return front.bind(names, max_body_mb=models[0].max_body_mb, **deployments)
+    return front.bind(names, keys=read_keys(settings), max_body_mb=settings.max_body_mb, **deployments)
+
+
+def plain(settings: Settings, *, without: Iterable[str]) -> dict[str, Any]:
+    """What was given, as `load_settings` takes it; keys are in clear."""
+    values = settings.model_dump(mode="json", exclude_unset=True, exclude=set(without))
+    if "api_key" in values:
+        values["api_key"] = [key.get_secret_value() for key in settings.api_key]
+    if settings.admin_api_key is not None:
+        values["admin_api_key"] = settings.admin_api_key.get_secret_value()
+    return values
 
 
 def deployment_of(args: ClusterSettings, key: str, model_path: str) -> serve.Deployment:

@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 from starlette.responses import Response
 
+from embedway.api.auth import checked_key
 from embedway.api.error_response import error_response
 from embedway.api.request_context import is_safe_request_id
 from embedway.api.served_models import adapter_in
@@ -29,11 +30,14 @@ from embedway.errors import (
     MethodNotAllowed,
     ModelNotFound,
     RouteNotFound,
+    ShuttingDown,
 )
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
     from starlette.requests import Request
+
+    from embedway.api_keys import ApiKeys
 
 Answer: TypeAlias = "tuple[int, dict[str, str], bytes]"
 
@@ -44,7 +48,6 @@ MODELS = "/v1/models"
 MAX_TRIES = 6
 PAUSE_SECONDS = 0.1
 """Before the second try, twice as long before each further one"""
-DRAINING = "shutting_down"
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,11 @@ class Model:
 class Ingress:
     """Ray Serve's class of the application's front."""
 
-    def __init__(self, names: Mapping[str, tuple[str, ...]], *, max_body_mb: int, **handles: DeploymentHandle) -> None:
-        """Each model's names, and its handle by the same key."""
+    def __init__(
+        self, names: Mapping[str, tuple[str, ...]], *, keys: ApiKeys, max_body_mb: int, **handles: DeploymentHandle
+    ) -> None:
+        """Each model's names, and its handle by the same name of an argument. Replicas look at API keys, too."""
+        self._keys = keys
         self._models = [Model(tuple(own), handles[key]) for key, own in names.items()]
         self._by_name = {name: model for model in self._models for name in model.names}
         self._max_bytes = max_body_mb * 2**20
@@ -79,6 +85,8 @@ class Ingress:
         path, method = request.url.path, request.method
         if path in PROBES:
             return await self._health(path)
+        if self._keys.users:
+            checked_key(request.scope, self._keys)
         wanted = "POST" if path in POSTED else "GET"
         if path not in POSTED | OF_ONE_MODEL and path != MODELS and not path.startswith(f"{MODELS}/"):
             raise RouteNotFound(method=method, path=path)
@@ -150,11 +158,19 @@ async def send(
         except (RayActorError, ConnectionError, DeploymentUnavailableError):
             pass
         else:
-            if status != 503 or DRAINING.encode() not in content:
+            if status != 503 or code_of(content) != ShuttingDown.code:
                 return status, own_headers, content
         await asyncio.sleep(pause)
         pause *= 2
     raise EngineNotReady(state="no replica of it answers")
+
+
+def code_of(body: bytes) -> object:
+    """Of an error in OpenAI's shape."""
+    try:
+        return orjson.loads(body)["error"]["code"]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return None
 
 
 def response_of(answer: Answer) -> Response:

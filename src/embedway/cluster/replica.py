@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from embedway.api_keys import read_key_file
 from embedway.cluster.autoscaling import QUEUED_TOKENS
 from embedway.cluster.child_server import ChildServer
 from embedway.errors import ReplicaFailed
@@ -20,8 +22,8 @@ class ModelReplica:
 
     async def __init__(self, settings: Mapping[str, Any]) -> None:  # Serve awaits it
         """`settings` are those of `embedway serve`, of one model."""
-        keys = settings.get("api_key")
-        self._own_headers = {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+        key = own_key(settings)
+        self._own_headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._child = ChildServer(settings)
         try:
             await self._child.ready()
@@ -59,3 +61,11 @@ class ModelReplica:
         """Serve calls it once no request is under way here any more."""
         with contextlib.suppress(AttributeError, ProcessLookupError):
             self._child.stop(DRAIN_SECONDS)
+
+
+def own_key(settings: Mapping[str, Any]) -> str | None:
+    """One that opens the replica's own server. Raises InvalidSetting where the key file cannot be read."""
+    keys = list(settings.get("api_key") or ())
+    if not keys and settings.get("api_key_file"):
+        keys = read_key_file(Path(settings["api_key_file"]))
+    return keys[0] if keys else None

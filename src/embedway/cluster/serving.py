@@ -11,13 +11,12 @@ import ray
 from ray import serve
 from rich.console import Console
 
-from embedway.cluster.app import ClusterSettings, build
+from embedway.cluster.app import OF_RAY, ClusterSettings, build, plain
 from embedway.config import Settings
 from embedway.errors import ClusterFailed
 from embedway.model_settings import models_of, names_of
 
 APPLICATION = "embedway"
-OF_RAY = ("ray", "ray_address", "ray_replicas", "ray_cpus")
 
 
 def serve_on_ray(settings: Settings) -> int:
@@ -50,10 +49,9 @@ def serve_on_ray(settings: Settings) -> int:
 
 
 def cluster_settings(settings: Settings) -> ClusterSettings:
-    given = settings.model_dump(mode="json", exclude_unset=True)
     fewest, _, most = settings.ray_replicas.partition("-")
     return ClusterSettings(
-        settings={name: value for name, value in given.items() if name not in OF_RAY},
+        settings=plain(settings, without=OF_RAY),
         min_replicas=int(fewest),
         max_replicas=int(most or fewest),
         cpus=settings.ray_cpus,
