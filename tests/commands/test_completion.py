@@ -26,7 +26,7 @@ def completions(words: str, **environment: str) -> list[str]:
 
 
 def test_commands_and_flags_are_completed() -> None:
-    assert completions("embedway ") == ["serve", "check", "bench", "models", "plan"]
+    assert completions("embedway ") == ["serve", "check", "embed", "bench", "models", "plan"]
     assert "--concurrency" in completions("embedway bench --conc")
 
 

@@ -27,6 +27,7 @@ RUN_ELSEWHERE = {
     "docs/batch-api.md": "by tests/server/test_batches.py: it needs a server with --data-dir",
     "docs/multimodal.md": "by tests/server/test_clients.py, as examples/multimodal.py: it needs another model",
     "docs/clients.md": "by tests/server/test_clients_page.py: each client in its environment",
+    "docs/cluster.md": "by tests/cluster/test_dataset.py, with files of this machine",
     "docs/add-a-model.md": "by tests/models/test_checkpoint_parity.py, which compares more",
 }
 CLIENTS = {
