@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-ON_A_CLUSTER = ("test_serve.py", "test_dataset.py")
+ON_A_CLUSTER = ("test_serve.py", "test_dataset.py", "test_serving.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,6 +27,8 @@ from embedway.serve import read_keys
 QUIET = LoggingConfig(enable_access_log=False)
 OF_RAY = ("ray", "ray_address", "ray_replicas", "ray_cpus")
 NOT_OF_A_REPLICA = (*OF_RAY, "models", "host", "port", "data_dir")
+LOOK_BACK_SECONDS = 15.0
+"""More than Serve's interval between two of a replica's statistics"""
 MAX_ONGOING = 4096
 """Requests at a replica: its own admission says when it is enough"""
 
@@ -90,7 +92,7 @@ def deployment_of(args: ClusterSettings, key: str, model_path: str) -> serve.Dep
             max_replicas=max(args.min_replicas, args.max_replicas),
             upscale_delay_s=args.upscale_delay_s,
             downscale_delay_s=args.downscale_delay_s,
-            look_back_period_s=max(0.5, args.upscale_delay_s),
+            look_back_period_s=max(LOOK_BACK_SECONDS, args.upscale_delay_s),
             policy=AutoscalingPolicy(
                 policy_function=ByQueuedTokens, policy_kwargs={"target_tokens": args.target_tokens}
             ),

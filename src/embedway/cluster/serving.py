@@ -24,8 +24,6 @@ def serve_on_ray(settings: Settings) -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
     application = build(cluster_settings(settings))
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
     try:
         ray.init(
             address=settings.ray_address,
@@ -33,6 +31,8 @@ def serve_on_ray(settings: Settings) -> int:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ray has just set its own, which end the process
+            signal.signal(number, lambda *_: ended.set())
         serve.start(http_options={"host": settings.host, "port": settings.port})
         serve.run(application, name=APPLICATION, route_prefix="/")
     except (ConnectionError, RuntimeError) as error:
