@@ -57,6 +57,11 @@ class PackedSequences:
         return len(self.token_ids)
 
     @property
+    def num_bytes(self) -> int:
+        """Of token ids and pixels."""
+        return self.token_ids.nbytes + sum(visual.num_bytes for own in self.visuals.values() for visual in own)
+
+    @property
     def lengths(self) -> npt.NDArray[np.int32]:
         """int32 [n], in tokens"""
         return np.diff(self.cu_seqlens)

@@ -21,13 +21,13 @@ VISUAL_TOKEN = -1
 """Stands in a sequence's token ids for each position of a visual, where the model has no token of its own for it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MediaRef:
     """An image or a video that nobody has looked at yet."""
 
     kind: MediaKind
     given: str
-    """A URL, a path, a data URI or base64"""
+    """A URL, a path, a data URI or base64; who takes it may leave "" here"""
     param: str
     """Its name in error messages"""
 
@@ -53,4 +53,4 @@ def moved(
     visuals: Mapping[int, tuple[Visual, ...]], start: int, stop: int, first: int
 ) -> Iterator[tuple[int, tuple[Visual, ...]]]:
     """Those of sequences `start … stop - 1`, which are now `first` and those after it."""
-    return ((first + i - start, own) for i, own in visuals.items() if start <= i < stop)
+    return ((first + i - start, visuals[i]) for i in range(start, stop) if i in visuals)

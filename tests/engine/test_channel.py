@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,3 +46,31 @@ def test_what_comes_at_once_is_handed_over_at_once(messages: list[Message]) -> N
     calls: list[list[Message]] = []
     Channel(calls.append, lambda: None).data_received(stream_of(messages))
     assert calls == ([messages] if messages else [])
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_there_is_room_once_the_other_end_has_taken_nearly_all_or_gone(tmp_path: Path, *, is_read: bool) -> None:
+    may_go_on = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await may_go_on.wait()
+        if is_read:
+            await reader.readexactly(LENGTHS.size + len(large))
+        writer.transport.abort()
+
+    large = bytes(2**24)
+    async with await asyncio.start_unix_server(serve, tmp_path / "socket"):
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_unix_connection(
+            lambda: Channel(lambda _: None, lambda: None), str(tmp_path / "socket")
+        )
+        await channel.room()
+        channel.send(b"small")
+        await channel.room()
+        channel.send(large)
+        room = asyncio.ensure_future(channel.room())
+        done, _ = await asyncio.wait([room], timeout=0.01)
+        assert not done
+        may_go_on.set()
+        await room
+        channel.close()

@@ -153,19 +153,25 @@ async def test_a_cancelled_request_leaves_the_queue(
     assert [batch.token_ids.tolist() for batch in model.batches] == [[1]]
 
 
-async def test_requests_that_come_together_travel_in_one_message(
-    client: EngineClient, address: str, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start_engine(FakeModel(), address)
-    await until(lambda: client.is_ready)
-    sent: list[wire.ToEngine] = []
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[wire.ToEngine]:
+    """What all replicas are told."""
+    messages: list[wire.ToEngine] = []
     really_send = Replica._send
 
     def send(replica: Replica, message: wire.ToEngine) -> bool:
-        sent.append(message)
+        messages.append(message)
         return really_send(replica, message)
 
     monkeypatch.setattr(Replica, "_send", send)
+    return messages
+
+
+async def test_requests_that_come_together_travel_in_one_message(
+    client: EngineClient, address: str, start_engine: StartEngine, sent: list[wire.ToEngine]
+) -> None:
+    start_engine(FakeModel(), address)
+    await until(lambda: client.is_ready)
     abandoned, *kept = [client.submit(packed([i, i])) for i in range(1, 5)]
     abandoned.cancel()
     results = await asyncio.gather(*kept)
@@ -173,6 +179,47 @@ async def test_requests_that_come_together_travel_in_one_message(
     assert len(message.requests) == 3  # nobody waits for the first
     for i, result in enumerate(results, 2):
         np.testing.assert_array_equal(result.vectors, [fake_vector([i, i])])
+
+
+async def test_large_ones_that_come_together_travel_turn_by_turn(
+    client: EngineClient,
+    address: str,
+    start_engine: StartEngine,
+    sent: list[wire.ToEngine],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start_engine(FakeModel(), address)
+    await until(lambda: client.is_ready)
+    monkeypatch.setattr(replica, "FLUSH_BYTES", 20)
+    asked = [packed([i] * length) for i, length in enumerate((2, 2, 2, 9, 1, 4), start=1)]  # of 4 bytes each
+    answers = [client.submit(sequences) for sequences in asked]
+    await asyncio.sleep(0)
+    first = [message for message in sent if isinstance(message, wire.Requests)]
+    assert [len(message.requests) for message in first] == [2]
+    results = await asyncio.gather(*answers)
+    messages = [message for message in sent if isinstance(message, wire.Requests)]
+    assert [len(message.requests) for message in messages] == [2, 1, 1, 2]
+    for sequences, result in zip(asked, results, strict=True):
+        np.testing.assert_array_equal(result.vectors, [fake_vector(sequences.token_ids)])
+
+
+async def test_requests_given_up_together_are_told_in_one_message(
+    client: EngineClient, address: str, start_engine: StartEngine, sent: list[wire.ToEngine]
+) -> None:
+    model = GatedModel()
+    start_engine(model, address)
+    await until(lambda: client.is_ready)
+    running = client.submit(packed([9]))
+    await until(model.has_begun.is_set)
+    given_up = [client.submit(packed([i])) for i in range(1, 5)]
+    await until(lambda: queued(client) == 4)
+    for answer in given_up:
+        answer.cancel()
+    await until(lambda: queued(client) == 0)
+    [message] = [message for message in sent if isinstance(message, wire.Cancel)]
+    assert len(message.request_ids) == 4
+    model.gate.set()
+    await running
 
 
 def as_bytes(*values: int) -> bytes:

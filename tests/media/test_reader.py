@@ -13,7 +13,7 @@ import uvloop
 from embedway.errors import RequestError
 from embedway.media.decoder import MediaDecoder
 from embedway.media.memory import MediaMemory
-from embedway.media.reader import MediaReader
+from embedway.media.reader import FREED_AT_ONCE, IN_FLIGHT, MediaReader
 from embedway.media.sources import INLINE_CHARACTERS, MediaSources
 from embedway.visual import MediaRef
 from encoded_media import LIMITS, png, vision_spec
@@ -81,6 +81,34 @@ async def what_is_left() -> dict[str, Counter[str]]:
                     for _ in range(COUNT):
                         await use(made, given)
     return left
+
+
+async def test_a_request_of_many_files_leaves_the_loop_to_others_and_is_let_go_of_bit_by_bit() -> None:
+    given = base64.b64encode(png()).decode()
+    media = {i: (MediaRef("image", given, param=f"input[{i}].image"),) for i in range(300)}
+    num_turns = 0
+    most_tasks = 0
+
+    async def count_turns() -> None:
+        nonlocal num_turns, most_tasks
+        while True:
+            num_turns += 1
+            most_tasks = max(most_tasks, len(asyncio.all_tasks()))
+            await asyncio.sleep(0)
+
+    async with reader() as made, made.read({0: (MediaRef("image", given, param="input"),)}):  # all others are known
+        counting = asyncio.ensure_future(count_turns())
+        tasks_before = len(asyncio.all_tasks())
+        async with made.read(media) as visuals:
+            assert num_turns >= len(media) / IN_FLIGHT
+            assert most_tasks < tasks_before + 2 * IN_FLIGHT  # some of which are the decoder's
+            assert list(visuals) == list(media)
+            assert all(len(own) == 1 for own in visuals.values())
+            assert not any(ref.given for own in media.values() for ref in own)
+            num_turns = 0
+        assert not visuals
+        assert num_turns >= len(media) / FREED_AT_ONCE
+        counting.cancel()
 
 
 def test_nothing_of_a_request_waits_for_the_garbage_collector() -> None:

@@ -65,6 +65,8 @@ class Channel(asyncio.Protocol):
         """Of the message that has not come whole, if it is not `_large`"""
         self._large: LargeMessage | None = None
         self._transport: asyncio.WriteTransport | None = None
+        self._has_room = asyncio.Event()
+        self._has_room.set()
 
     def send(self, frame: bytes, array: bytes | memoryview = b"") -> None:
         assert self._transport is not None
@@ -73,6 +75,10 @@ class Channel(asyncio.Protocol):
             self._transport.write(b"".join((head, frame, array)))
         else:
             self._transport.writelines((head, frame, array))
+
+    async def room(self) -> None:
+        """Wait until nearly all that was sent has left this process, or the other end has gone."""
+        await self._has_room.wait()
 
     def close(self) -> None:
         if self._transport is not None:
@@ -105,8 +111,15 @@ class Channel(asyncio.Protocol):
         if messages:
             self._on_messages(messages)
 
+    def pause_writing(self) -> None:
+        self._has_room.clear()
+
+    def resume_writing(self) -> None:
+        self._has_room.set()
+
     def connection_lost(self, exc: Exception | None) -> None:
         del exc  # whatever ended it
+        self._has_room.set()
         self._on_lost()
 
 

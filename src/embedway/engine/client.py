@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from embedway.adapter_ref import AdapterRef
@@ -20,7 +20,7 @@ from embedway.engine import wire
 from embedway.engine.adapter_calls import load_on_all, unload_on_all
 from embedway.engine.in_flight import EmbedResult, Pending, Terms
 from embedway.engine.orphans import Orphans
-from embedway.engine.parts import joined, parts_of
+from embedway.engine.parts import cuts_of, joined, parts_of
 from embedway.engine.replica import Replica
 from embedway.errors import EngineCrashed, EngineLost, EngineNotReady
 from embedway.packed_sequences import PackedSequences
@@ -96,13 +96,12 @@ class EngineClient:
         It brings AdapterRefused where an engine that has to load one of its adapters finds other files than it was
         told, or none. Who cancels the future abandons the request. Raises EngineNotReady.
         """
-        parts = parts_of(sequences)
-        if len(parts) > 1:
-            return asyncio.ensure_future(self._submit_parts(parts, terms))
+        if sequences.visuals and (cuts := cuts_of(sequences)):
+            return asyncio.ensure_future(self._submit_parts(parts_of(sequences, cuts), terms))
         return self._submit(sequences, terms)
 
-    async def _submit_parts(self, parts: Sequence[PackedSequences], terms: Terms) -> EmbedResult:
-        """One part a turn of the event loop, so that other requests go between them."""
+    async def _submit_parts(self, parts: Iterable[PackedSequences], terms: Terms) -> EmbedResult:
+        """Each part once the engine has taken the one before, so that other requests go between them."""
         answers: list[asyncio.Future[EmbedResult]] = []
         first = 0
         try:
@@ -110,8 +109,10 @@ class EngineClient:
                 own = replace(terms, param=lambda i, first=first: terms.param(first + i))
                 answers.append(self._submit(part, own, may_wait=bool(answers)))
                 first += part.num_sequences
-                await asyncio.sleep(0)
-            return joined(await asyncio.gather(*answers))
+                await asyncio.sleep(0)  # it is sent at the end of this turn
+                if replica := self._least_busy():
+                    await replica.room()
+            return await asyncio.to_thread(joined, await asyncio.gather(*answers))
         finally:
             while answers:  # none is kept: one that failed has its error, which has this frame
                 answers.pop().cancel()  # those that are not there yet, where one has failed
@@ -155,12 +156,15 @@ class EngineClient:
 
     def _dispatch(self, pending: Pending) -> bool:
         """Give it to the least busy ready replica; False where there is none."""
-        ready = [replica for replica in self._replicas if replica.is_ready]
-        if not ready:
+        if (replica := self._least_busy()) is None:
             return False
         pending.request_id = next(self._request_ids)
-        min(ready, key=lambda replica: replica.in_flight.num_tokens).send(pending)
+        replica.send(pending)
         return True
+
+    def _least_busy(self) -> Replica | None:
+        ready = [replica for replica in self._replicas if replica.is_ready]
+        return min(ready, key=lambda replica: replica.in_flight.num_tokens, default=None)
 
     def _on_done(self, pending: Pending, future: asyncio.Future[EmbedResult]) -> None:
         """Where nobody waits any more, tell the engine that has it."""

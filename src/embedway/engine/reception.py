@@ -40,9 +40,10 @@ class EngineReception:
                 case wire.Requests(requests=requests):
                     came = [engine_request(client, request) for request in requests]
                     added += [request for request in came if not request.refs or self._adapters.provide(request)]
-                case wire.Cancel(request_id=request_id):
-                    cancelled.append((client, request_id))
-                    self._adapters.cancel((client, request_id))
+                case wire.Cancel(request_ids=request_ids):
+                    for request_id in request_ids:
+                        cancelled.append((client, request_id))
+                        self._adapters.cancel((client, request_id))
                 case wire.Abort():
                     outgoing += [(other, wire.encode(message), b"") for other in self._clients - {client}]
                 case wire.LoadAdapter():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import TypeAlias
 
@@ -18,6 +19,9 @@ logger = logging.getLogger("embedway.engine.client")
 PING_SECONDS = 0.1
 SEEK_SECONDS = 0.02
 """Between pings to a replica that is not there, so that a new one is found at once."""
+FLUSH_BYTES = 1 << 20
+"""Of token ids and pixels sent in one turn of the event loop, or one request: of an engine that was lost there may be
+hundreds of times as much to be sent to the next"""
 SILENCE_SECONDS = 10.0
 """A replica that has not answered a ping for this long is given up: what it has is sent elsewhere."""
 
@@ -56,8 +60,10 @@ class Replica:
         """The engine process that has `in_flight`"""
         self._num_unheard_pings = 0
         """Since the last status"""
-        self._outbox: list[Pending] = []
-        """Those of `in_flight` that are to be sent at the end of this turn of the event loop"""
+        self._outbox: deque[Pending] = deque()
+        """Those of `in_flight` that are to be sent at the end of this turn of the event loop, or of the next ones"""
+        self._abandoned: list[int] = []
+        """Requests that the engine is to be told of at the end of this turn: a request in parts is hundreds"""
         self._calls: dict[int, asyncio.Future[CallEnd]] = {}
         """By request id"""
         self._pinging: asyncio.Task[None] | None = None
@@ -99,16 +105,22 @@ class Replica:
     def send(self, pending: Pending) -> None:
         """Send a request, with all others of this turn of the event loop in one message."""
         if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
-        pending.attempts += 1
+            asyncio.get_running_loop().call_soon(self._send_some)
         self._outbox.append(pending)
         self.in_flight.take(pending)
 
+    async def room(self) -> None:
+        """Wait until the engine has taken nearly all that was sent."""
+        if self._channel is not None:
+            await self._channel.room()
+
     def cancel(self, request_id: int) -> None:
         """Nobody waits for this request any more: tell the engine, if it is this one that has it."""
-        if self.in_flight.settle(request_id):
-            self._send(wire.Cancel(request_id))
-            self._leave_if_done()
+        if not self.in_flight.settle(request_id):
+            return
+        if not self._abandoned:
+            asyncio.get_running_loop().call_soon(self._send_cancel)
+        self._abandoned.append(request_id)
 
     def pass_on(self, message: wire.Abort) -> None:
         """To all other clients of the engine."""
@@ -126,12 +138,35 @@ class Replica:
     # ── sending ──
 
     def _flush(self) -> None:
-        waiting = [pending for pending in self._outbox if not pending.future.done()]
-        self._outbox.clear()
-        if waiting and not self._send(wire.Requests([pending.message() for pending in waiting])):
-            for pending in waiting:
-                pending.attempts -= 1  # it was not sent
+        while self._outbox:
+            self._send_some()
+
+    def _send_some(self) -> None:
+        """As many of the outbox as have FLUSH_BYTES; the others in the next turn."""
+        taken: list[Pending] = []
+        num_bytes = 0
+        while self._outbox:
+            num_bytes += self._outbox[0].sequences.num_bytes
+            if taken and num_bytes > FLUSH_BYTES:
+                break
+            pending = self._outbox.popleft()
+            if not pending.future.done():
+                taken.append(pending)
+        if self._outbox:
+            asyncio.get_running_loop().call_soon(self._send_some)
+        if not taken:
+            return
+        if self._send(wire.Requests([pending.message() for pending in taken])):
+            for pending in taken:
+                pending.attempts += 1
+        else:
             self._lose()
+
+    def _send_cancel(self) -> None:
+        if self._abandoned:
+            self._send(wire.Cancel(self._abandoned))
+            self._abandoned = []
+        self._leave_if_done()
 
     def _send(self, message: wire.ToEngine) -> bool:
         """False where nobody is connected."""
@@ -222,6 +257,7 @@ class Replica:
             logger.warning("the engine at %s is gone; %d requests wait", self.address, len(self.in_flight))
         self.status = None
         self._outbox.clear()
+        self._abandoned.clear()
         self.end_calls()
         self._on_orphans(self.in_flight.settle_all(), running)
 

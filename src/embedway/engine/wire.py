@@ -124,9 +124,9 @@ class Requests(msgspec.Struct, tag="requests", array_like=True, frozen=True):
 
 
 class Cancel(msgspec.Struct, tag="cancel", array_like=True, frozen=True):
-    """Nobody waits for this request any more. Written by the client."""
+    """Nobody waits for these requests any more. Written by the client."""
 
-    request_id: int
+    request_ids: list[int]
 
 
 class Abort(msgspec.Struct, tag="abort", array_like=True, frozen=True):

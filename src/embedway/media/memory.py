@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass
 
@@ -94,22 +94,17 @@ class Lease:
 
 def estimate(refs: Sequence[MediaRef], vision: VisionSpec, *, max_frames: int, in_flight: int) -> int:
     """Bytes that these are likely to take, before anybody has looked at them; `in_flight` files are read at once."""
-    frames = {"image": 1, "video": 1 if vision.video.is_budget_of_all else max_frames}
-    pixels = {"image": largest_frame(vision.image), "video": largest_frame(vision.video.pixels)}
-    named = sum(is_named(ref) for ref in refs)
-    return ENCODED_BYTES * min(named, in_flight) + sum(
-        3 * frames[ref.kind] * pixels[ref.kind] + inline_bytes(ref) for ref in refs
-    )
+    num_refs = Counter([ref.kind for ref in refs])
+    num_frames = num_refs["video"] * (1 if vision.video.is_budget_of_all else max_frames)
+    pixels = num_refs["image"] * largest_frame(vision.image) + num_frames * largest_frame(vision.video.pixels)
+    lengths = [len(ref.given) for ref in refs]
+    inline = [length for length in lengths if length > LONGEST_PLACE]
+    return 3 * pixels + sum(inline) * 3 // 4 + ENCODED_BYTES * min(len(refs) - len(inline), in_flight)
 
 
 def is_named(ref: MediaRef) -> bool:
     """Whether the bytes are elsewhere: on the network or in a file."""
     return len(ref.given) <= LONGEST_PLACE
-
-
-def inline_bytes(ref: MediaRef) -> int:
-    """Of the file that the request brings in base64"""
-    return 0 if is_named(ref) else len(ref.given) * 3 // 4
 
 
 def largest_frame(pixels: PixelSpec) -> int:
