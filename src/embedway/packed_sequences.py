@@ -32,8 +32,11 @@ class PackedSequences:
 
     @classmethod
     def of(cls, sequences: Sequence[npt.NDArray[np.int32]], *, pool_start: int = 0) -> PackedSequences:
-        cu_seqlens = np.fromiter(accumulate(map(len, sequences), initial=0), dtype=np.int32, count=len(sequences) + 1)
-        token_ids = sequences[0] if len(sequences) == 1 else np.concatenate(sequences)
+        if len(sequences) == 1:  # a query: in half the time
+            cu_seqlens, token_ids = np.array((0, len(sequences[0])), np.int32), sequences[0]
+        else:
+            cu_seqlens = np.fromiter(accumulate(map(len, sequences), initial=0), np.int32, len(sequences) + 1)
+            token_ids = np.concatenate(sequences)
         return cls(np.ascontiguousarray(token_ids, dtype=np.int32), cu_seqlens, pool_start)
 
     def part(self, start: int, stop: int) -> PackedSequences:

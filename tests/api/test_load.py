@@ -116,7 +116,7 @@ async def test_what_is_refused_does_not_wait_behind_what_is_tokenized(
 
 def long_text() -> dict[str, object]:
     """One that is tokenized in a thread, and is bulk."""
-    return {"model": MODEL, "input": ["word " * 200] * 8}
+    return {"model": MODEL, "input": ["word " * 20] * 70}
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def read_characters(monkeypatch: pytest.MonkeyPatch, maker: SequenceMaker) -> li
     counts: list[int] = []
     encode = type(maker.tokenizer)._encode_batch
 
-    def counted(self: Any, texts: list[str], **options: Any) -> list[list[int]]:
+    def counted(self: Any, texts: list[str], **options: Any) -> list[Any]:
         counts.append(sum(map(len, texts)))
         return encode(self, texts, **options)
 
@@ -282,3 +283,22 @@ def test_short_and_long_texts_stay_in_order(
     made = as_lists(maker.make(items(*texts), InputOptions(truncate="end")))
 
     assert made == [as_lists(maker.make(items(text), InputOptions(truncate="end")))[0] for text in texts]
+
+
+def test_quick_work_is_more_where_the_tokenizer_is_faster(maker: SequenceMaker) -> None:
+    slower = replace(maker, tokenizer=replace(maker.tokenizer, fast=None))
+    quick = {
+        (one is maker, text): max(count for count in (4_096, 8_192, 32_768, 40_000) if one.is_quick(items(text), count))
+        for one in (maker, slower)
+        for text in ("ascii", "naïve")
+    }
+    assert quick == {
+        (True, "ascii"): 32_768,
+        (True, "naïve"): 8_192,
+        (False, "ascii"): 4_096,
+        (False, "naïve"): 4_096,
+    }
+    assert maker.is_quick(items([1, 2]), 4_096)
+    assert not maker.is_quick(items([1, 2]), 4_097)
+    assert maker.is_quick(items(*["a"] * 64), 64)
+    assert not maker.is_quick(items(*["a"] * 65), 65)

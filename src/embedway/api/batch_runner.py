@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
+import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -112,7 +112,7 @@ class LineSender:
         return answer, float(headers.get(b"retry-after", b"0"))
 
     def _scope(self, owner: str, num_bytes: int, record: RequestRecord) -> Scope:
-        state = {"request_id": uuid.uuid4().hex, "clock": StageClock(), "record": record, BATCH_MARK: True}
+        state = {"request_id": secrets.token_hex(16), "clock": StageClock(), "record": record, BATCH_MARK: True}
         if number := key_number(self.context.keys, owner):
             state["key_number"] = number
         return {

@@ -8,7 +8,7 @@ at before: the answer says no more than that the server is busy.
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,7 @@ class EarlyRefusal:
 
     def _written(self, target: bytes, head: Head, error: ServerOverloaded) -> bytes:
         given = (first(head, b"x-request-id") or b"").decode("latin-1")
-        request_id = given if is_safe_request_id(given) else uuid.uuid4().hex
+        request_id = given if is_safe_request_id(given) else secrets.token_hex(16)
         body = error_body(error)
         lines = (
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"

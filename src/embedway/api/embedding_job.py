@@ -37,11 +37,8 @@ Submitted: TypeAlias = "tuple[PackedSequences, asyncio.Future[EmbedResult]]"
 """A request's sequences, and the engine's answer to come"""
 Embedded: TypeAlias = "tuple[PackedSequences, EmbedResult]"
 
-INLINE_CHARACTERS, INLINE_ITEMS = 4096, 64
-"""Requests up to this size are tokenized on the event loop: a hop to a thread would take longer."""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class EmbeddingJob:
     """Items, how they are to be read, and for whom."""
 
@@ -51,6 +48,8 @@ class EmbeddingJob:
     options: InputOptions
     work: int
     """Characters or token ids that are to be gone through"""
+    is_quick: bool
+    """They are, on the event loop"""
     adapter: str | None
     """The one that the model's name asks for"""
     lora_path: object
@@ -63,12 +62,8 @@ class EmbeddingJob:
     """The request's"""
 
     @property
-    def is_small(self) -> bool:
-        return self.work <= INLINE_CHARACTERS and len(self.items) <= INLINE_ITEMS
-
-    @property
     def waits_for_engine_only(self) -> bool:
-        return self.is_small and not self.items.media and self.adapter is None and self.lora_path is None
+        return self.is_quick and not self.items.media and self.adapter is None and self.lora_path is None
 
     def describe(self, record: RequestRecord) -> None:
         """Write what is asked for."""
@@ -101,7 +96,7 @@ class EmbeddingJob:
     async def submit(self, permit: Permit, visuals: Mapping[int, tuple[Visual, ...]] = NO_VISUALS) -> Submitted:
         context = self.context
         self.clock.begin("tokenize")
-        if self.is_small:
+        if self.is_quick:
             sequences = self._sequences(visuals)
         else:
             sequences = await context.threads.run(self.work, lambda: self._large_sequences(visuals))
@@ -149,12 +144,14 @@ async def embed(
     model.check_available()
     context = context_of(request)
     clock = clock_of(request)
+    work = model.sequences.work(items, options)
     job = EmbeddingJob(
         context,
         model,
         items,
         options,
-        work=model.sequences.work(items, options),
+        work=work,
+        is_quick=model.sequences.is_quick(items, work),
         adapter=adapter,
         lora_path=body.lora_path,
         priority=priority_of(request, body.priority, context.settings),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
@@ -63,7 +63,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state["request_id"] = _given_request_id(scope) or uuid.uuid4().hex
+        state["request_id"] = _given_request_id(scope) or secrets.token_hex(16)
         state["clock"] = clock = StageClock()
         in_request(state)
         if self._keeps_records:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import uuid
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -71,7 +71,7 @@ class Ingress:
     async def __call__(self, request: Request) -> Response:
         """Ray's proxy writes the answer's `X-Request-Id`: the client's, or one of its own."""
         given = request.headers.get("x-request-id", "")
-        request_id = given if is_safe_request_id(given) else uuid.uuid4().hex
+        request_id = given if is_safe_request_id(given) else secrets.token_hex(16)
         try:
             response = await self._response(request, {**dict(request.headers), "x-request-id": request_id})
         except EmbedwayError as error:

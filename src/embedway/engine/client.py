@@ -78,7 +78,7 @@ class EngineClient:
 
     def tokens_per_second(self) -> float:
         """What the ready replicas do together, by their time models; infinite where that is not known."""
-        return sum(status.tokens_per_second for status in self.statuses() if status is not None) or math.inf
+        return sum([replica.tokens_per_second for replica in self._replicas]) or math.inf
 
     def abort(self, http_request_id: str | None) -> bool:
         """Tell the other API processes to end the requests of this id, or all; this one ends its own.

@@ -71,10 +71,17 @@ class Replica:
         self.in_flight = InFlight()
         self.status: wire.Status | None = None
         """The newest one; None: not ready, or gone."""
+        self._tokens_per_second = 0.0
+        """Its, computed once: every request asks for it"""
 
     @property
     def is_ready(self) -> bool:
         return self.status is not None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """What it does, by its time model; 0 while it is not ready."""
+        return self._tokens_per_second if self.is_ready else 0.0
 
     def start(self) -> None:
         self._pinging = asyncio.create_task(self._ping())
@@ -243,6 +250,7 @@ class Replica:
             self._lose()
             logger.info("the engine at %s is ready (process %d)", self.address, status.pid)
         self.status, self._instance, self._num_unheard_pings = status, status.instance, 0
+        self._tokens_per_second = status.tokens_per_second
         self._on_new_status(self)
 
     # ── bookkeeping ──

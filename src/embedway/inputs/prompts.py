@@ -31,6 +31,8 @@ def choose_prompt(spec: ModelSpec, *, input_type: str | None, prompt_name: str |
     not used either, as in `encode_query`). With none of them it is the default prompt, if the folder declares one.
     Raises InvalidValue or UnknownPrompt.
     """
+    if input_type is None and prompt_name is None and prompt is None:
+        return spec.prompts.get(spec.default_prompt_name or "", "")
     given = {"input_type": input_type, "prompt_name": prompt_name, "prompt": prompt}
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
@@ -39,9 +41,8 @@ def choose_prompt(spec: ModelSpec, *, input_type: str | None, prompt_name: str |
         return prompt
     if prompt_name is not None:
         return _declared_prompt(spec, prompt_name)
-    if input_type is not None:
-        return _prompt_of_type(spec, input_type)
-    return spec.prompts.get(spec.default_prompt_name or "", "")
+    assert input_type is not None
+    return _prompt_of_type(spec, input_type)
 
 
 def excluded_tokens(spec: ModelSpec, tokenizer: TextTokenizer, prompt: str) -> int:

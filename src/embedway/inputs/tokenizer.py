@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
 
 from embedway.errors import ContextLengthExceeded, InvalidValue, TooManyCharacters, UnsupportedCheckpoint
+from embedway.inputs.fast_wordpiece import FastWordPiece
 from embedway.inputs.request_budget import UNLIMITED, RequestBudget
 from embedway.inputs.special_tokens import declared_post_processor
 from embedway.inputs.truncation import (
@@ -61,6 +62,8 @@ class TextTokenizer:
     has_ids_beyond: bool
     """True: some text gives an id that the model has no embedding for (an added token without a row)."""
     seams: Seams
+    fast: FastWordPiece | None = None
+    """The same tokenizer, where there is a faster one of its kind"""
 
     @classmethod
     def load(cls, spec: ModelSpec) -> TextTokenizer:
@@ -88,6 +91,7 @@ class TextTokenizer:
             vocab_size=spec.vocab_size,
             has_ids_beyond=max(tokenizer.get_vocab().values(), default=0) >= spec.vocab_size,
             seams=Seams.of(tokenizer),
+            fast=FastWordPiece.of(tokenizer),
         )
 
     def encode(
@@ -138,7 +142,7 @@ class TextTokenizer:
         """Return the int32 ids of each text, however many. Raises InvalidValue for text that is not Unicode."""
         with _unicode_only("", texts, param):
             return [
-                np.array(ids, np.int32)
+                ids
                 for first, stop in text_batches(list(map(len, texts)), longest=BATCH_CHARACTERS)
                 for ids in self._encode_batch(texts[first:stop], add_special_tokens=add_special_tokens)
             ]
@@ -147,16 +151,18 @@ class TextTokenizer:
         """Return the text of ids, which must be inside the vocabulary."""
         return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
 
-    def _encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
+    def _encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[Ids]:
+        if self.fast is not None:
+            return self.fast.encode_batch(texts, add_special_tokens)
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        return [encoding.ids for encoding in encodings]
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def encode_long(self, prompt: str, text: str, cut: Cut, param: str, budget: RequestBudget) -> Ids:
         """`prompt + text` without making that, which may be far longer than what is read of it."""
 
         def encode(part: str) -> list[int]:
             budget.read(len(part))
-            return self._encode_batch([part], add_special_tokens=False)[0]
+            return self._encode_batch([part], add_special_tokens=False)[0].tolist()
 
         limit = max_item_characters(cut.max_length)
         take, read = (last_characters, trailing_ids) if cut.truncate == "start" else (first_characters, leading_ids)
@@ -197,11 +203,11 @@ class Cut:
         """For tokens that are not special."""
         return max(0, self.max_length - len(self.leading) - len(self.trailing))
 
-    def whole(self, ids: list[int], param: str) -> Ids:
+    def whole(self, ids: Ids, param: str) -> Ids:
         """Of all the tokens of a text, with the special ones."""
         if len(ids) <= self.max_length:
-            return np.array(ids, np.int32)
-        content = ids[len(self.leading) : len(ids) - len(self.trailing)]
+            return ids
+        content = ids[len(self.leading) : len(ids) - len(self.trailing)].tolist()
         return self.content(TextEnd(content, is_all=True), param)
 
     def content(self, end: TextEnd, param: str) -> Ids:
@@ -233,10 +239,10 @@ def text_batches(lengths: list[int], *, longest: int) -> Iterator[tuple[int, int
 
 @contextmanager
 def _unicode_only(prompt: str, texts: Sequence[str], param: Callable[[int], str]) -> Generator[None, None, None]:
-    """Tell which text has a lone surrogate: the tokenizer says only that it got no string."""
+    """Tell which text has a lone surrogate: the tokenizers do not say, or that they got no string."""
     try:
         yield
-    except TypeError as error:
+    except (TypeError, UnicodeEncodeError) as error:
         names = chain(["prompt"], map(param, range(len(texts))))
         for name, text in zip(names, chain([prompt], texts), strict=True):
             if _SURROGATE.search(text):
