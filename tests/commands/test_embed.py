@@ -74,27 +74,47 @@ def test_here_and_through_a_server_the_vectors_are_the_embedder_s(
     np.testing.assert_allclose(vectors_of(tmp_path / "there.parquet"), expected, atol=1e-5)
 
 
-def test_a_killed_run_goes_on_with_what_it_has_finished(texts: Path, tmp_path: Path) -> None:
-    def start(output: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "embedway", "embed", str(texts), "-o", str(output), "--chunk-rows", "4"]
-        return subprocess.Popen(
-            [*command, "--dtype", "float32"], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "500"}
-        )
+def started(texts: Path, output: Path) -> subprocess.Popen[str]:
+    """A run in parts of four rows."""
+    command = [sys.executable, "-m", "embedway", "embed", str(texts), "-o", str(output), "--chunk-rows", "4"]
+    return subprocess.Popen(
+        [*command, "--dtype", "float32"], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "500"}
+    )
 
+
+def wait_for_parts(run: subprocess.Popen[str], parts: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(parts.glob("part-*"))) < count:
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_says_so_and_what_it_has_finished_is_kept(
+    texts: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    parts = tmp_path / "out.parquet.parts"
+    run = started(texts, tmp_path / "out.parquet")
+    wait_for_parts(run, parts, 2)
+    run.send_signal(number)
+    _, said = run.communicate()
+    assert (run.returncode, said) == (status, "Stopped. The same command goes on with what is finished.\n")
+    assert len(list(parts.glob("part-*.parquet"))) >= 1
+    assert (parts / "manifest.json").exists()
+
+
+def test_a_killed_run_goes_on_with_what_it_has_finished(texts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.parquet"
     parts = tmp_path / "out.parquet.parts"
     for count in (1, 9):
-        killed = start(output)
-        deadline = time.monotonic() + 60
-        while len(list(parts.glob("part-*"))) < count:
-            assert killed.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        killed = started(texts, output)
+        wait_for_parts(killed, parts, count)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         assert not output.exists()
     finished = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
-    last = start(output)
+    last = started(texts, output)
     while (parts / "manifest.json").exists() and last.poll() is None:
         now = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet") if path.exists()}
         assert now.keys() < finished.keys() or finished.items() <= now.items() or output.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +29,7 @@ class Server(ThreadingHTTPServer):
         self.statuses: list[tuple[int, dict[str, str]]] = []
         self.bodies: list[dict[str, object]] = []
         self.as_numbers = False
+        self.extra_numbers = 0
         self.lock = threading.Lock()
 
     @property
@@ -60,7 +62,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def data(self, texts: list[str]) -> list[dict[str, object]]:
         """In another order than it was asked for."""
-        vectors = [np.array([len(text), ord(text[0])], np.float32) for text in texts]
+        more = [0] * self.recorder.extra_numbers
+        vectors = [np.array([len(text), ord(text[0]), *more], np.float32) for text in texts]
         written = [v.tolist() if self.recorder.as_numbers else base64.b64encode(v.tobytes()).decode() for v in vectors]
         return [{"index": i, "embedding": vector} for i, vector in reversed(list(enumerate(written)))]
 
@@ -173,3 +176,23 @@ def test_requests_are_small() -> None:
     lengths = [len(numbers) for numbers in requests_of(["x" * 30_000] * 5 + ["y"] * 200)]
     assert lengths == [2, 2, 1 + 63, 64, 64, 9]
     assert [i for numbers in requests_of(TEXTS) for i in numbers] == list(range(len(TEXTS)))
+
+
+def test_an_address_where_nobody_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_vectors, "FIRST_PATIENCE_SECONDS", 0.0)
+    with socket.socket() as taken:  # bound, but not listening
+        taken.bind(("127.0.0.1", 0))
+        target = read_target(f"http://127.0.0.1:{taken.getsockname()[1]}", None)
+        vectors = RemoteVectors(target, RemoteOptions("a-model", {}))
+        with pytest.raises(ServerRefuses, match="cannot connect"):
+            vectors.embed(["a text"])
+        vectors.close()
+
+
+def test_vectors_of_several_lengths_are_no_answer(server: Server) -> None:
+    vectors = RemoteVectors(read_target(server.url, None), RemoteOptions("a-model", {}))
+    vectors.embed(["a text"])
+    server.extra_numbers = 1
+    with pytest.raises(ServerRefuses, match="vectors of 2 numbers came before, and now one of 3"):
+        vectors.embed(["another"])
+    vectors.close()

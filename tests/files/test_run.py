@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import lancedb
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from embedway.errors import InputUnreadable, InvalidSetting, RowFailed
 from embedway.files.locations import Location, locate
 from embedway.files.parts import Parts
+from embedway.files.reading import Lines
 from embedway.files.run import VectorForm
 from embedway.files.texts import Columns
 from embedway.files.vectors import Embedded, LocalVectors
@@ -204,6 +206,60 @@ def test_lines_of_csv_with_too_few_columns_or_no_utf8_are_bad_rows(embed: Run, t
     table = pq.read_table(tmp_path / "out.parquet")
     assert (table["id"].to_pylist(), table["text"].to_pylist()) == (["1", "4"], ["two\nlines", 'said "so", he'])
     assert progress.bad == 2
+
+
+def test_what_is_no_csv_is_a_bad_row_and_those_after_it_are_read(embed: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,text\n1,"a" b\n2,fine\n3,"x" ,y\n4,"a, b"\n5,"never closed\n6,lost\n')
+    progress = embed([tmp_path / "a.csv"], tmp_path / "out.jsonl")
+    assert [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["fine", "a, b"]
+    listed = [json.loads(line) for line in (tmp_path / "out.jsonl.errors.jsonl").read_text().splitlines()]
+    assert [entry["row"] for entry in listed] == [0, 2, 4]
+    assert all("no CSV" in entry["error"] for entry in listed)
+    assert progress.bytes_done == progress.total_bytes
+
+
+def test_marks_of_byte_order_and_blank_lines_are_nothing(embed: Run, tmp_path: Path) -> None:
+    for name, line in (("a.jsonl", '{"text": "%s"}'), ("a.txt", "%s")):
+        (tmp_path / name).write_text("\ufeff" + line % "one" + "\r\n\n \t\n" + line % "two")
+        progress = embed([tmp_path / name], tmp_path / f"{name}.parquet")
+        assert pq.read_table(tmp_path / f"{name}.parquet")["text"].to_pylist() == ["one", "two"]
+        assert (progress.bad, progress.bytes_done) == (0, progress.total_bytes)
+
+
+def test_two_columns_of_one_name_are_refused(embed: Run, tmp_path: Path) -> None:
+    pq.write_table(pa.table([["a"], [1], [2]], names=["text", "n", "n"]), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("text,n,n\na,1,2\n")
+    for name in ("a.parquet", "a.csv"):
+        with pytest.raises(InputUnreadable, match="two of its columns have one name"):
+            embed([tmp_path / name], tmp_path / "out.parquet")
+
+
+def test_bytes_become_base64_in_json(embed: Run, tmp_path: Path) -> None:
+    table = pa.table({"text": ["a"], "raw": [b"\xff\x00"], "amount": [Decimal("1.50")], "inside": [[b"\x01"]]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    embed([tmp_path / "a.parquet"], tmp_path / "out.jsonl")
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (row["raw"], row["amount"], row["inside"]) == ("/wA=", "1.50", ["AQ=="])
+
+
+def test_an_output_that_cannot_be_written_is_told(embed: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InvalidSetting, match=r"file/out.parquet.* cannot be written: .*goes on with it"):
+        embed([write_rows(tmp_path / "a.jsonl")], tmp_path / "file" / "out.parquet")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_lines_know_how_much_of_the_file_they_are(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    content = b"".join(b"%d %s\n" % (i, b"x" * (i % 50)) for i in range(10_000))
+    (tmp_path / "lines").write_bytes(pack(content))
+    size = (tmp_path / "lines").stat().st_size
+    with pa.OSFile(str(tmp_path / "lines")) as file:
+        lines = Lines(file)
+        assert lines.bytes_read == 0
+        positions = [lines.bytes_read for _ in lines]
+    assert positions == sorted(positions)
+    assert positions[-1] == size
+    assert size * 0.4 < positions[5_000] < size * 0.6
 
 
 def test_rows_of_npy_keep_their_places(embed: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -91,7 +92,8 @@ def embed(
     A run that was killed goes on where it was when the same command is given again. Rows that cannot be embedded are
     listed in OUTPUT.errors.jsonl, with the reason.
 
-    Exit status: 0 also with such rows, 1 where --fail-fast met one, 2 where it cannot be done.
+    Exit status: 0 also with such rows, 1 where --fail-fast met one, 2 where it cannot be done, 130 and 143 after Ctrl-C
+    and SIGTERM.
     """
     settings = load_settings(given_settings(None, flags), config)
     configure_logging("error", process="embed")
@@ -114,7 +116,7 @@ def embed(
     kept = None if columns is None else tuple(name.strip() for name in columns.split(","))
     names = Columns(text_column, key_column, kept, vector_column or ("vector" if kind == "lance" else "embedding"))
     parts = Parts(place)
-    with parts.locked():
+    with _stoppable(), parts.locked():
         if restart:
             parts.drop()
         if place.exists and not overwrite and not parts.has_begun:
@@ -141,6 +143,26 @@ def embed(
         print_json(shown.as_json(output))
     else:
         shown.print_end(output)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Generator[None]:
+    """Ctrl-C and SIGTERM end a run with a word, and the status that shells give for them."""
+    received = signal.SIGINT
+
+    def stop(number: int, _: object) -> None:
+        nonlocal received
+        received = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Stopped. The same command goes on with what is finished.", err=True)
+        raise typer.Exit(128 + received) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _one_of(setting: str, given: str, known: tuple[Any, ...]) -> Any:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from embedway.errors import FilesNotInstalled, InvalidSetting
 from embedway.files.locations import Location
 from embedway.files.parts import PartInfo, only_for, scalars
-from embedway.files.rows import as_text
+from embedway.files.rows import as_json, as_text
 
 OutputFormat: TypeAlias = Literal["parquet", "jsonl", "npy", "npz", "lance"]
 ENDINGS: dict[str, OutputFormat] = {
@@ -104,7 +104,7 @@ def _jsonl(parts: Finished, output: Location, key: str, vector: str) -> None:
             vectors = matrix_of(table, vector)
             others = table.drop_columns(vector).to_pylist()
             for row, own in zip(others, vectors, strict=True):
-                line = orjson.dumps({**row, vector: own}, default=str, option=orjson.OPT_SERIALIZE_NUMPY)
+                line = orjson.dumps({**row, vector: own}, default=as_json, option=orjson.OPT_SERIALIZE_NUMPY)
                 stream.write(line + b"\n")
 
 

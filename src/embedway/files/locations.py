@@ -127,6 +127,16 @@ def locate(given: str, setting: str) -> Location:
 
 
 @contextlib.contextmanager
+def writable(output: Location) -> Generator[None]:
+    """Turn what writing an output raises into InvalidSetting."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"{output.given} cannot be written: {' '.join(str(error).split())}. What is finished is kept"
+        raise InvalidSetting(setting="--output", problem=f"{problem}: the same command goes on with it") from error
+
+
+@contextlib.contextmanager
 def readable(location: Location) -> Generator[None]:
     """Turn what reading raises into InputUnreadable."""
     try:

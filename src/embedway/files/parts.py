@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedway.errors import InvalidSetting
-from embedway.files.locations import Location
+from embedway.files.locations import Location, writable
 from embedway.files.rows import BadRow
 
 ENDING = ".parts"
@@ -62,12 +62,13 @@ class Parts:
             self._clear()
             yield
             return
-        Path(self.folder.path).mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.folder.child(LOCK).path, timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise InvalidSetting(setting="--output", problem="another run is writing it") from None
+        with writable(self.folder):
+            Path(self.folder.path).mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                raise InvalidSetting(setting="--output", problem="another run is writing it") from None
         try:
             self._clear()
             yield

@@ -5,9 +5,10 @@ Whatever is read twice gives the same rows in the same order, so that a run can 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
@@ -145,12 +146,12 @@ def _jsonl(source: Source, start: int, piece_rows: int, text_column: str) -> Ite
         return row
 
     with source.location.system.open_input_file(source.location.path) as file:
-        yield from _pieces(lines_of(file), start, piece_rows, parse, file)
+        yield from _pieces(lines := Lines(file), start, piece_rows, parse, lines)
 
 
 def _text(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
     with source.location.system.open_input_file(source.location.path) as file:
-        yield from _pieces(lines_of(file), start, piece_rows, lambda line: {TEXT_COLUMN: line.decode()}, file)
+        yield from _pieces(lines := Lines(file), start, piece_rows, lambda line: {TEXT_COLUMN: line.decode()}, lines)
 
 
 def _csv(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
@@ -158,26 +159,49 @@ def _csv(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
     delimiter = "\t" if ending_of(source.location) == ".tsv" else ","
     csv.field_size_limit(MAX_LINE)
     with source.location.system.open_input_file(source.location.path) as file:
+        lines = Lines(file)
         # a line that is no UTF-8 is to spoil its own row only
-        lines = (line.decode("utf-8", "surrogateescape") + "\n" for line in lines_of(file))
-        records = csv.reader(lines, delimiter=delimiter)
-        names = [name.removeprefix("\ufeff") for name in next(records, [])]
-        if len(set(names)) < len(names):
-            raise InputUnreadable(name=source.name, problem="two of its columns have one name")
+        decoded = (line.decode("utf-8", "surrogateescape") + "\n" for line in lines)
+        records = _records(csv.reader(decoded, delimiter=delimiter, strict=True))
+        names = next(records, [])
+        if isinstance(names, csv.Error):
+            raise InputUnreadable(name=source.name, problem=f"the first line is no CSV: {names}")
+        check_names(names, source)
 
-        def parse(record: list[str]) -> dict[str, object]:
+        def parse(record: list[str] | csv.Error) -> dict[str, object]:
+            if isinstance(record, csv.Error):
+                raise ValueError(f"it is no CSV: {record}")
             if len(record) != len(names):
                 raise ValueError(f"it has {len(record)} columns, and the first line {len(names)}")
-            "".join(record).encode()
+            try:
+                "".join(record).encode()
+            except UnicodeEncodeError:
+                raise ValueError("it is not UTF-8") from None
             return dict(zip(names, record, strict=True))
 
-        try:
-            yield from _pieces(records, start, piece_rows, parse, file)
-        except csv.Error as error:
-            raise InputUnreadable(name=source.name, problem=f"line {records.line_num} is no CSV: {error}") from error
+        yield from _pieces(records, start, piece_rows, parse, lines)
 
 
-RecordT = TypeVar("RecordT", bytes, "list[str]")
+def _records(reader: Iterator[list[str]]) -> Iterator[list[str] | csv.Error]:
+    """Also behind one that is no CSV: a quote that is never closed, or goes on after its end."""
+    while (record := _next(reader)) is not None:
+        yield record
+
+
+def _next(reader: Iterator[list[str]]) -> list[str] | csv.Error | None:
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        return error
+
+
+def check_names(names: Sequence[str], source: Source) -> None:
+    """Raises InputUnreadable."""
+    if len(set(names)) < len(names):
+        raise InputUnreadable(name=source.name, problem="two of its columns have one name")
+
+
+RecordT = TypeVar("RecordT", bytes, "list[str] | csv.Error")
 
 
 def _pieces(
@@ -185,11 +209,11 @@ def _pieces(
     start: int,
     piece_rows: int,
     parse: Callable[[RecordT], dict[str, object]],
-    file: pa.NativeFile,
+    lines: Lines,
 ) -> Iterator[Piece]:
-    """Empty records, as empty lines are, are no rows. `parse` raises ValueError for a bad one."""
-    numbered = enumerate(record for record in records if record)
-    first, size = start, file.size()
+    """Empty records, as empty lines are, are no rows. `parse` raises ValueError for a bad one. They are of `lines`."""
+    numbered = enumerate(record for record in records if not is_empty(record))
+    first = start
     for batch in batches_of(itertools.islice(numbered, start, None), piece_rows):
         rows, numbers, bad = [], [], []
         for number, record in batch:
@@ -200,9 +224,12 @@ def _pieces(
                 rows.append(row)
                 numbers.append(number)
         stop = first + len(batch)
-        position = file.tell() if not file.closed else size  # what unpacks it closes it at its end
-        yield Piece(first, stop, table_of(rows), np.array(numbers, np.int64), tuple(bad), position)
+        yield Piece(first, stop, table_of(rows), np.array(numbers, np.int64), tuple(bad), lines.bytes_read)
         first = stop
+
+
+def is_empty(record: bytes | list[str] | csv.Error) -> bool:
+    return not (record.strip() if isinstance(record, bytes) else record)
 
 
 def _parsed(record: RecordT, parse: Callable[[RecordT], dict[str, object]]) -> dict[str, object] | ValueError:
@@ -217,7 +244,7 @@ def batches_of(numbered: Iterator[tuple[int, RecordT]], piece_rows: int) -> Iter
     size = 0
     for number, record in numbered:
         batch.append((number, record))
-        size += len(record) if isinstance(record, bytes) else sum(map(len, record))
+        size += size_of(record)
         if len(batch) == piece_rows or size > MAX_PIECE_BYTES:
             yield batch
             batch, size = [], 0
@@ -225,19 +252,46 @@ def batches_of(numbered: Iterator[tuple[int, RecordT]], piece_rows: int) -> Iter
         yield batch
 
 
-def lines_of(file: pa.NativeFile, block_size: int = 1 << 20) -> Iterator[bytes]:
-    """Without their ends; what is compressed, unpacked. Raises OSError for a line of more than MAX_LINE bytes."""
-    compression = compression_of(file)
-    stream = pa.CompressedInputStream(file, compression) if compression else file
-    rest = b""
-    while block := stream.read(block_size):
-        *lines, rest = (rest + block).split(b"\n")
-        for line in lines:
-            yield line.removesuffix(b"\r")
-        if len(rest) > MAX_LINE:
-            raise OSError(f"a line has more than {MAX_LINE} bytes")
-    if rest:
-        yield rest.removesuffix(b"\r")
+def size_of(record: bytes | list[str] | csv.Error) -> int:
+    if isinstance(record, csv.Error):
+        return 0
+    return len(record) if isinstance(record, bytes) else sum(map(len, record))
+
+
+class Lines:
+    """A file's lines without their ends; what is compressed, unpacked. To be gone through once."""
+
+    def __init__(self, file: pa.NativeFile, block_size: int = 1 << 20) -> None:
+        self._file, self._size = file, file.size()
+        compression = compression_of(file)
+        self._stream = pa.CompressedInputStream(file, compression) if compression else file
+        self._block_size = block_size
+        self._unpacked = 0
+        self._taken = 0
+        """Of these bytes, those of the lines that were asked for"""
+
+    @property
+    def bytes_read(self) -> int:
+        """Of the file, up to the last line; where it is compressed, by that line's share of what was unpacked."""
+        read = self._size if self._file.closed else self._file.tell()  # what unpacks it closes it at its end
+        return read * self._taken // max(1, self._unpacked)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Raises OSError for a line of more than MAX_LINE bytes."""
+        rest = b""
+        while block := self._stream.read(self._block_size):
+            if not self._unpacked:
+                block = block.removeprefix(codecs.BOM_UTF8)
+            self._unpacked += len(block)
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                self._taken += len(line) + 1
+                yield line.removesuffix(b"\r")
+            if len(rest) > MAX_LINE:
+                raise OSError(f"a line has more than {MAX_LINE} bytes")
+        if rest:
+            self._taken += len(rest)
+            yield rest.removesuffix(b"\r")
 
 
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
@@ -253,6 +307,7 @@ def compression_of(file: pa.NativeFile) -> str | None:
 def _parquet(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
     with source.location.system.open_input_file(source.location.path) as file:
         parquet = pq.ParquetFile(file)
+        check_names(parquet.schema_arrow.names, source)
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         ends = list(itertools.accumulate(sizes))
         groups = [i for i, end in enumerate(ends) if end > start]

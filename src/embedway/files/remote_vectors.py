@@ -27,6 +27,8 @@ AT_FAULT = (400, 413, 422)
 """Statuses that blame what was sent"""
 PATIENCE_SECONDS = 600.0
 """Without any answer the run ends then; it can go on later"""
+FIRST_PATIENCE_SECONDS = 10.0
+"""Before it has ever answered: an address that is wrong is not waited for"""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 MAX_FAILURES = 3
 """Times that a server fails (500) on one request before its items are to blame"""
@@ -61,6 +63,9 @@ class RemoteVectors:
         self._loop = asyncio.new_event_loop()
         self._client = Client(target, timeout=options.timeout)
         self._answered_at = time.monotonic()
+        self._patience = FIRST_PATIENCE_SECONDS
+        self._dimension: int | None = None
+        """Of its vectors, once there is one"""
         try:
             self.model = options.model or self._loop.run_until_complete(served_model(self._client))
         except BaseException:
@@ -121,7 +126,9 @@ class RemoteVectors:
             else:
                 if answer.status == 200 or answer.status in AT_FAULT:
                     self._answered_at = time.monotonic()
+                    self._patience = PATIENCE_SECONDS
                     return answer
+                self._patience = PATIENCE_SECONDS  # it is there
                 problem, wait = f"{answer.status}: {words_of(answer.body)}", answer.retry_after
                 if answer.status == 500:
                     num_failures += 1
@@ -129,7 +136,7 @@ class RemoteVectors:
                         return answer
                 elif answer.status not in (408, 409, 429, 502, 503, 504):
                     raise ServerRefuses(url=self._target.url, problem=problem)
-            if time.monotonic() - self._answered_at > PATIENCE_SECONDS:
+            if time.monotonic() - self._answered_at > self._patience:
                 raise ServerRefuses(url=self._target.url, problem=problem)
             await asyncio.sleep(pause if wait is None else wait)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -142,7 +149,11 @@ class RemoteVectors:
             if len(data) != len(numbers):
                 raise ValueError(f"it has {len(data)} vectors for {len(numbers)} items")
             for entry in data:
-                result.vectors[numbers[entry["index"]]] = vector_of(entry["embedding"])
+                vector = vector_of(entry["embedding"])
+                self._dimension = self._dimension or len(vector)
+                if len(vector) != self._dimension:
+                    raise ValueError(f"vectors of {self._dimension} numbers came before, and now one of {len(vector)}")
+                result.vectors[numbers[entry["index"]]] = vector
             result.num_tokens += content.get("usage", {}).get("prompt_tokens", 0)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ServerRefuses(url=self._target.url, problem=f"its answer cannot be read ({error})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,12 @@ def column_of(values: list[object]) -> pa.Array:
 
 def as_text(value: object) -> str | None:
     """A text as it is, null as null, all else as JSON."""
-    return value if value is None or isinstance(value, str) else orjson.dumps(value, default=str).decode()
+    return value if value is None or isinstance(value, str) else orjson.dumps(value, default=as_json).decode()
+
+
+def as_json(value: object) -> str:
+    """What JSON has no form for: bytes in base64, all else (a decimal, a duration …) as Python writes it."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def table_of(rows: list[dict[str, object]]) -> pa.Table:

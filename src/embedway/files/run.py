@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from embedway.errors import InvalidSetting, RowFailed
 from embedway.files.joining import join, with_vectors
-from embedway.files.locations import Location
+from embedway.files.locations import Location, writable
 from embedway.files.parts import PartInfo, Parts
 from embedway.files.reading import Source, read_pieces
 from embedway.files.rows import BadRow, Piece
@@ -88,7 +88,16 @@ def run(plan: Plan, vectors: Vectors, progress: Progress, on_progress: Callable[
 
     Raises InvalidSetting, InputUnreadable, RowFailed with `fail_fast`, and what `vectors` raises.
     """
-    parts = Parts(plan.output)
+    with writable(plan.output):
+        parts = Parts(plan.output)
+        _make_parts(plan, parts, vectors, progress, on_progress)
+        _finish(plan, parts)
+
+
+def _make_parts(
+    plan: Plan, parts: Parts, vectors: Vectors, progress: Progress, on_progress: Callable[[], object]
+) -> None:
+    """Those that are missing."""
     parts.begin(plan.manifest)
     number, source, start = 0, 0, 0
     for _, info in parts.finished():
@@ -119,7 +128,6 @@ def run(plan: Plan, vectors: Vectors, progress: Progress, on_progress: Callable[
                 on_progress()
         if writing is not None:
             writing.result()
-    _finish(plan, parts)
 
 
 def _read(plan: Plan, first_source: int, start: int) -> Iterator[tuple[int, Work]]:
