@@ -2,26 +2,71 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
-from embedway.embedder import Embedder
+from embedway.config import load_settings
+from embedway.errors import RequestError
+from embedway.files.local_model import load_vectors
+from embedway.files.run import VectorForm
+from embedway.files.texts import Item, item_of
+from embedway.inputs.tokenizer import Truncate
+from embedway.outputs.output_dtype import OutputDtype
+from embedway.outputs.vector_types import finish
+
+
+@dataclass(frozen=True, slots=True)
+class RowForm:
+    """What becomes of a row."""
+
+    text_column: str
+    vector_column: str
+    error_column: str
+    vectors: VectorForm
+    fail_fast: bool
 
 
 class EmbedBatch:
     """What an actor does with a batch of rows."""
 
-    def __init__(self, model: str, text_column: str, vector_column: str, threads: int, options: dict[str, Any]) -> None:
-        self._embedder = Embedder(model, threads=threads, max_batch_tokens=4096)
-        self._text_column = text_column
-        self._vector_column = vector_column
-        self._options = options
+    def __init__(self, settings: dict[str, Any], form: RowForm, fields: dict[str, str]) -> None:
+        self._vectors, _ = load_vectors(load_settings(settings), form.vectors, fields)
+        self._form = form
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        texts = [str(text) for text in batch[self._text_column]]
-        return {**batch, self._vector_column: self._embedder.embed(texts, **self._options)}
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Raises ValueError with `fail_fast`."""
+        form = self._form
+        items: list[Item] = []
+        good: list[int] = []
+        errors: list[str | None] = []
+        for i, value in enumerate(batch.column(form.text_column).to_pylist()):
+            item = item_of(value, form.text_column)
+            errors.append(item.message if isinstance(item, RequestError) else None)
+            if not isinstance(item, RequestError):
+                items.append(item)
+                good.append(i)
+        embedded = self._vectors.embed(self._vectors.prepare(items))
+        for place, reason in embedded.faults.items():
+            errors[good[place]] = reason
+        if form.fail_fast and (reason := next(filter(None, errors), None)) is not None:
+            raise ValueError(f"row {errors.index(reason)} of a batch of {len(errors)} has no vector: {reason}")
+        finished = finish(
+            embedded.vectors,
+            dimensions=form.vectors.dimensions,
+            normalize=form.vectors.normalize,
+            output_dtype=form.vectors.output_dtype,
+        )
+        vectors = np.zeros((len(errors), finished.shape[1]), finished.dtype)
+        vectors[good] = finished
+        is_null = pa.array([error is not None for error in errors], pa.bool_())
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1], mask=is_null)
+        return batch.append_column(form.vector_column, column).append_column(
+            form.error_column, pa.array(errors, pa.string())
+        )
 
 
 def embed_dataset(
@@ -30,24 +75,36 @@ def embed_dataset(
     *,
     text_column: str = "text",
     vector_column: str = "embedding",
+    error_column: str = "embedding_error",
+    input_type: str | None = None,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    truncate: Truncate = "none",
+    dimensions: int | None = None,
+    normalize: bool = True,
+    output_dtype: OutputDtype = "float32",
+    fail_fast: bool = False,
     actors: int | tuple[int, int] = 1,
     cpus: float = 1.0,
     gpus: float = 0.0,
     batch_size: int = 1024,
-    **options: Any,
 ) -> Dataset:
-    """The dataset with `vector_column`, float32 [dimension] a row; lazy, as all that Ray Data does.
+    """The dataset with `vector_column`, a fixed-size list of `output_dtype` a row; lazy, as all that Ray Data does.
 
-    `actors` is a number, or the fewest and the most of them; each has a model and `cpus` threads. `options` are those
-    of `Embedder.embed`: `truncate`, `input_type`, `dimensions` … Ray Data holds blocks back where actors have enough,
-    and gives the blocks of an actor or node that died to another.
+    A row that cannot be embedded (no text, nothing in it, too long) has null there, and why in `error_column`, which is
+    null for all others; with `fail_fast` it ends the job. `actors` is a number, or the fewest and the most of them;
+    each has a model and `cpus` threads. Ray Data holds blocks back where actors have enough, and gives the blocks of an
+    actor or node that died to another. `DataContext.checkpoint_config` makes a job that was killed go on.
     """
     fewest, most = (actors, actors) if isinstance(actors, int) else actors
+    settings = {"model_path": model, "truncate": truncate, "threads": max(1, round(cpus))}
+    form = RowForm(text_column, vector_column, error_column, VectorForm(dimensions, normalize, output_dtype), fail_fast)
+    fields = {"input_type": input_type, "prompt_name": prompt_name, "prompt": prompt}
     return dataset.map_batches(
         EmbedBatch,
-        fn_constructor_args=(model, text_column, vector_column, max(1, round(cpus)), options),
+        fn_constructor_args=(settings, form, {name: value for name, value in fields.items() if value is not None}),
         batch_size=batch_size,
-        batch_format="numpy",
+        batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=fewest, max_size=most),
         num_cpus=cpus,
         num_gpus=gpus,

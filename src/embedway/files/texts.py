@@ -62,7 +62,7 @@ def work_of(piece: Piece, source: Source, columns: Columns, *, is_alone: bool) -
     good: list[int] = []
     bad = list(piece.bad)
     for i, value in enumerate(table.column(column).to_pylist()):
-        item = _item(value, column)
+        item = item_of(value, column)
         if isinstance(item, RequestError):
             bad.append(BadRow(int(piece.rows[i]), item.message))
         else:
@@ -74,7 +74,7 @@ def work_of(piece: Piece, source: Source, columns: Columns, *, is_alone: bool) -
     return Work(piece, items, _kept(chosen, rows, source, columns, is_alone), rows, tuple(bad))
 
 
-def _item(value: object, column: str) -> Item | RequestError:
+def item_of(value: object, column: str) -> Item | RequestError:
     if isinstance(value, bytes):
         return {"image": base64.b64encode(value).decode()}
     if not isinstance(value, str):
