@@ -60,7 +60,7 @@ def measure_throughput(folder: Path, num_rows: dict[str, int], rounds: int) -> N
     peer = PEERS["embedway"]
     assert isinstance(peer, Server)
     server = RunningServer(peer, minilm_folder())
-    vectors, _ = load_vectors(load_settings({}), VectorForm(), {})
+    vectors = load_vectors(load_settings({}), VectorForm(), {}).vectors
     try:
         for load, lengths in LOADS.items():
             seen: list[tuple[float, ...]] = []

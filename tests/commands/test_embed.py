@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from checkpoints import tiny_checkpoint
 from dual_checkpoints import dual_checkpoint
 from embedway import Embedder
 from embedway.cli import main
@@ -72,6 +73,17 @@ def test_here_and_through_a_server_the_vectors_are_the_embedder_s(
     assert (summary["rows"], summary["bad_rows"], summary["errors"]) == (120, 0, None)
     assert summary["tokens"] > 1000
     np.testing.assert_allclose(vectors_of(tmp_path / "there.parquet"), expected, atol=1e-5)
+
+
+def test_vectors_have_the_length_that_the_model_s_folder_declares(
+    monkeypatch: pytest.MonkeyPatch, texts: Path, tmp_path: Path
+) -> None:
+    folder = tiny_checkpoint("bert", tmp_path / "model", truncate_dim=16)
+    options = ["--model", folder, "--truncate", "end", "--dtype", "float32", "-o"]
+    assert run(monkeypatch, texts, *options, tmp_path / "short.parquet") == 0
+    expected = Embedder(folder, dtype="float32").embed(TEXTS, truncate="end")
+    assert expected.shape == (len(TEXTS), 16)
+    np.testing.assert_allclose(vectors_of(tmp_path / "short.parquet"), expected, atol=1e-5)
 
 
 def started(texts: Path, output: Path) -> subprocess.Popen[str]:

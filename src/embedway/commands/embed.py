@@ -20,6 +20,7 @@ from embedway.observability.logs import configure_logging
 from embedway.outputs.output_dtype import OutputDtype
 
 if TYPE_CHECKING:
+    from embedway.files.run import VectorForm
     from embedway.files.vectors import Vectors
 
 EMBED_SETTINGS = (*MODEL_SETTINGS, "dtype", "matryoshka", "truncate", "max_batch_tokens", "target_batch_ms")
@@ -121,7 +122,7 @@ def embed(
             parts.drop()
         if place.exists and not overwrite and not parts.has_begun:
             raise InvalidSetting(setting="--output", problem=f"{output} is there already: --overwrite replaces it")
-        with _vectors(settings, form, fields, url, api_key, concurrency) as (vectors, model):
+        with _vectors(settings, form, fields, url, api_key, concurrency) as (vectors, form, model):
             plan = Plan(
                 sources=sources,
                 output=place,
@@ -174,13 +175,13 @@ def _one_of(setting: str, given: str, known: tuple[Any, ...]) -> Any:
 @contextlib.contextmanager
 def _vectors(
     settings: Settings,
-    form: Any,
+    form: VectorForm,
     fields: dict[str, Any],
     url: str | None,
     api_key: str | None,
     concurrency: int,
-) -> Generator[tuple[Vectors, dict[str, Any]]]:
-    """Where vectors come from, and what of that changes them. Raises StartupError."""
+) -> Generator[tuple[Vectors, VectorForm, dict[str, Any]]]:
+    """Where vectors come from, what they are made into, and what else changes them. Raises StartupError."""
     if url is None:
         from embedway.files.local_model import load_vectors
 
@@ -202,6 +203,6 @@ def _vectors(
     model = settings.model_path if "model_path" in settings.model_fields_set else None
     vectors = RemoteVectors(target, RemoteOptions(model, fields, concurrency))
     try:
-        yield vectors, {"url": target.url, "model": vectors.model, "truncate": settings.truncate}
+        yield vectors, form, {"url": target.url, "model": vectors.model, "truncate": settings.truncate}
     finally:
         vectors.close()

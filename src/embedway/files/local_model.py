@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from embedway.config import Settings
 from embedway.declared_model import model_of
@@ -18,8 +19,16 @@ from embedway.models.cpu_threads import available_cores
 from embedway.outputs.vector_types import check_dimensions, check_output_dtype
 
 
-def load_vectors(settings: Settings, form: VectorForm, fields: dict[str, str]) -> tuple[LocalVectors, dict[str, Any]]:
-    """Also what of it changes vectors. `fields` are InputOptions' own.
+class LoadedVectors(NamedTuple):
+    vectors: LocalVectors
+    form: VectorForm
+    """With the length that the model's folder declares, where none was asked for"""
+    identity: dict[str, Any]
+    """What of the model changes vectors"""
+
+
+def load_vectors(settings: Settings, form: VectorForm, fields: dict[str, str]) -> LoadedVectors:
+    """`fields` are InputOptions' own.
 
     Raises StartupError where there is no such model, RequestError where it cannot do what is asked.
     """
@@ -40,7 +49,7 @@ def load_vectors(settings: Settings, form: VectorForm, fields: dict[str, str]) -
         target_ms=settings.target_batch_ms or TARGET_BATCH_MS[model.device.partition(":")[0]],
         max_batch_tokens=settings.max_batch_tokens,
     )
-    return vectors, {
+    identity = {
         "name": settings.model_path,
         "revision": location.revision,
         "dtype": model.dtype,
@@ -48,3 +57,4 @@ def load_vectors(settings: Settings, form: VectorForm, fields: dict[str, str]) -
         "max_length": spec.max_length,
         "truncate": settings.truncate,
     }
+    return LoadedVectors(vectors, replace(form, dimensions=dimensions), identity)
