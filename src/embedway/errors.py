@@ -83,7 +83,7 @@ into a body, and `cli.py` alone into an exit status.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -114,6 +114,10 @@ class EmbedwayError(Exception):
         error = cls.__new__(cls, message)
         error.param, error.message = param, message
         return error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as it was said: other processes, such as Ray's, have no values for its sentence."""
+        return type(self).said, (self.message, self.param), self.__dict__
 
 
 class RequestError(EmbedwayError):
