@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,8 @@ class EmbedBatch:
     """What an actor does with a batch of rows."""
 
     def __init__(self, settings: dict[str, Any], form: RowForm, fields: dict[str, str]) -> None:
-        self._vectors, _ = load_vectors(load_settings(settings), form.vectors, fields)
-        self._form = form
+        loaded = load_vectors(load_settings(settings), form.vectors, fields)
+        self._vectors, self._form = loaded.vectors, replace(form, vectors=loaded.form)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Raises ValueError with `fail_fast`."""
