@@ -71,6 +71,8 @@ EmbedwayError
     ├── TracingNotInstalled
     ├── FilesNotInstalled
     ├── InputUnreadable
+    ├── OutputUnwritable
+    ├── Interrupted                 exit status 128 + the signal's number
     ├── ServerRefuses
     ├── ClusterNotInstalled
     ├── ClusterFailed
@@ -83,6 +85,7 @@ into a body, and `cli.py` alone into an exit status.
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -512,7 +515,7 @@ class DeadlineExceeded(ServerFault):
 class StartupError(EmbedwayError):
     """A command cannot do what it was asked to; the sentence is for the operator."""
 
-    exit_status: ClassVar[int] = 2
+    exit_status: int = 2
 
 
 class InvalidSetting(StartupError):
@@ -557,6 +560,18 @@ class FilesNotInstalled(StartupError):
 
 class InputUnreadable(StartupError):
     sentence = "cannot read {name}: {problem}"
+
+
+class OutputUnwritable(StartupError):
+    sentence = "cannot write {name}: {problem}. Once that is mended, the same command goes on"
+
+
+class Interrupted(StartupError):
+    sentence = "ended by {signal}. The same command goes on where this one ended"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal=signal.Signals(number).name)
+        self.exit_status = 128 + number
 
 
 class ServerRefuses(StartupError):

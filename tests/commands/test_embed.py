@@ -86,47 +86,27 @@ def test_vectors_have_the_length_that_the_model_s_folder_declares(
     np.testing.assert_allclose(vectors_of(tmp_path / "short.parquet"), expected, atol=1e-5)
 
 
-def started(texts: Path, output: Path) -> subprocess.Popen[str]:
-    """A run in parts of four rows."""
-    command = [sys.executable, "-m", "embedway", "embed", str(texts), "-o", str(output), "--chunk-rows", "4"]
-    return subprocess.Popen(
-        [*command, "--dtype", "float32"], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "500"}
-    )
-
-
-def wait_for_parts(run: subprocess.Popen[str], parts: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(list(parts.glob("part-*"))) < count:
-        assert run.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_stopped_says_so_and_what_it_has_finished_is_kept(
-    texts: Path, tmp_path: Path, number: signal.Signals, status: int
-) -> None:
-    parts = tmp_path / "out.parquet.parts"
-    run = started(texts, tmp_path / "out.parquet")
-    wait_for_parts(run, parts, 2)
-    run.send_signal(number)
-    _, said = run.communicate()
-    assert (run.returncode, said) == (status, "Stopped. The same command goes on with what is finished.\n")
-    assert len(list(parts.glob("part-*.parquet"))) >= 1
-    assert (parts / "manifest.json").exists()
-
-
 def test_a_killed_run_goes_on_with_what_it_has_finished(texts: Path, tmp_path: Path) -> None:
+    def start(output: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "embedway", "embed", str(texts), "-o", str(output), "--chunk-rows", "4"]
+        return subprocess.Popen(
+            [*command, "--dtype", "float32"], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "500"}
+        )
+
     output = tmp_path / "out.parquet"
     parts = tmp_path / "out.parquet.parts"
     for count in (1, 9):
-        killed = started(texts, output)
-        wait_for_parts(killed, parts, count)
+        killed = start(output)
+        deadline = time.monotonic() + 60
+        while len(list(parts.glob("part-*"))) < count:
+            assert killed.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         assert not output.exists()
     finished = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
-    last = started(texts, output)
+    last = start(output)
     while (parts / "manifest.json").exists() and last.poll() is None:
         now = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet") if path.exists()}
         assert now.keys() < finished.keys() or finished.items() <= now.items() or output.exists()
@@ -136,6 +116,27 @@ def test_a_killed_run_goes_on_with_what_it_has_finished(texts: Path, tmp_path: P
     assert f"120 rows, {4 * len(finished)} of them by an earlier run" in said
     np.testing.assert_allclose(vectors_of(output), Embedder(dtype="float32").embed(TEXTS), atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "texts.jsonl"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_says_in_one_line_that_it_goes_on(
+    texts: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "embedway", "embed", str(texts), "-o", str(tmp_path / "out.npy")]
+    command += ["--chunk-rows", "2", "--dtype", "float32"]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "500"})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out.npy.parts" / "part-00000000.parquet").exists():
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    started.send_signal(number)
+    _, said = started.communicate(timeout=60)
+    assert said == f"Error: ended by {number.name}. The same command goes on where this one ended\n"
+    assert started.returncode == 128 + number
+    left = {path.name for path in (tmp_path / "out.npy.parts").iterdir()}
+    assert left >= {"manifest.json", "part-00000000.parquet"}
+    assert all(name.endswith((".json", ".parquet")) for name in left)
 
 
 def test_a_folder_of_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_a_folder_of_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     expected = Embedder(model, dtype="float32").embed(images)
     np.testing.assert_allclose(np.array(table["embedding"].to_pylist()), expected, atol=1e-5)
     [bad] = (tmp_path / "out.parquet.errors.jsonl").read_text().splitlines()
-    assert json.loads(bad)["row"] == 2
+    assert (json.loads(bad)["row"], json.loads(bad)["input"]) == (2, str(folder / "broken.png"))
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "files.md"
@@ -180,6 +181,8 @@ def test_the_commands_of_the_page(monkeypatch: pytest.MonkeyPatch, texts: Path, 
     [
         (["-o", "out.xyz"], "--output: out.xyz must end in .parquet, .jsonl, .npy, .npz, .lance"),
         (["-o", "there.npy"], "--output: there.npy is there already: --overwrite replaces it"),
+        (["-o", "texts.jsonl"], "--output: .*texts.jsonl is an input"),
+        (["-o", "there.npy/a.npy"], "cannot write there.npy/a.npy.parts: Not a directory"),
         (["-o", "a.npy", "--output-dtype", "int5"], "--output-dtype: 'int5' is none of float32, int8"),
         (["-o", "a.npy", "--dimensions", "5000"], "--dimensions: .*from 1 to 384"),
         (["-o", "a.npy", "--prompt-name", "nobody"], "--prompt-name: "),

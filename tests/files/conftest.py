@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from embedway.engine.batch_time_model import BatchTimeModel
 from embedway.files.locations import locate
 from embedway.files.parts import Parts
 from embedway.files.reading import Format, find_sources
-from embedway.files.run import Plan, Progress, VectorForm, run
+from embedway.files.run import Plan, Progress, VectorForm, is_own, run
 from embedway.files.texts import Columns
 from embedway.files.vectors import LocalVectors
 from embedway.inputs.request_budget import UNLIMITED
@@ -66,9 +67,10 @@ def embed(local_vectors: Callable[..., LocalVectors]) -> Run:
         fail_fast: bool = False,
         manifest: Mapping[str, Any] = {},
     ) -> Progress:
+        place = locate(str(output), "--output")
         plan = Plan(
-            find_sources(list(map(str, inputs)), input_format),
-            locate(str(output), "--output"),
+            find_sources(list(map(str, inputs)), input_format, functools.partial(is_own, place)),
+            place,
             columns,
             form,
             chunk_rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
-from embedway.errors import InvalidSetting
-from embedway.files.locations import locate
+from embedway.errors import InvalidSetting, OutputUnwritable
+from embedway.files.locations import locate, writable
 from embedway.files.texts import Columns
 from files.conftest import Run
 
@@ -56,6 +57,20 @@ def test_file_systems_of_fsspec(embed: Run, tmp_path: Path) -> None:
     embed(["memory://folder/a.txt"], "memory://folder/out.parquet")
     with fsspec.open("memory://folder/out.parquet", "rb") as file:
         assert pq.read_table(file)["text"].to_pylist() == ["one", "two"]
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    """Where the disk is full, that takes the room which is missing."""
+    place = locate(str(tmp_path / "a"), "--output")
+
+    def write() -> None:
+        with writable(place), place.written() as stream:
+            stream.write(b"half")
+            raise OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28] No space left on device")
+
+    with pytest.raises(OutputUnwritable, match=r"cannot write .*/a: No space left on device\. Once that is mended"):
+        write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_scheme_that_nobody_reads_is_named() -> None:

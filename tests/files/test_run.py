@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 
+import filelock
 import lancedb
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedway.errors import InputUnreadable, InvalidSetting, RowFailed
+from embedway.errors import InputUnreadable, InvalidSetting, OutputUnwritable, RowFailed
 from embedway.files.locations import Location, locate
 from embedway.files.parts import Parts
-from embedway.files.reading import Lines
 from embedway.files.run import VectorForm
 from embedway.files.texts import Columns
 from embedway.files.vectors import Embedded, LocalVectors
@@ -154,6 +154,23 @@ def test_a_column_that_is_not_there_ends_the_run(embed: Run, tmp_path: Path, col
     assert not (tmp_path / "out.parquet").exists()
 
 
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (Columns("text", "key", None, "embedding"), "--key-column: .* no column 'key' in its first 3 rows; it has: id"),
+        (Columns("text", None, ("m",), "embedding"), "--columns: .* no column 'm' in its first 3 rows"),
+    ],
+)
+def test_a_column_that_the_first_rows_of_json_have_not_ends_the_run(
+    embed: Run, tmp_path: Path, columns: Columns, says: str
+) -> None:
+    with pytest.raises(InvalidSetting, match=says):
+        embed([write_rows(tmp_path / "a.jsonl")], tmp_path / "out.parquet", columns=columns)
+    later = write_rows(tmp_path / "b.jsonl", [{"text": "b", "key": 1, "m": 2}, *[{"text": "a"}] * 9])
+    embed([later], tmp_path / "out.parquet", columns=Columns("text", "key", ("m",), "embedding"))
+    assert pq.read_table(tmp_path / "out.parquet")["key"].to_pylist() == [1, *[None] * 9]
+
+
 def test_json_rows_may_differ_in_their_keys_and_types(embed: Run, tmp_path: Path) -> None:
     lines = [
         {"text": "a", "n": 1, "mixed": "x"},
@@ -208,60 +225,6 @@ def test_lines_of_csv_with_too_few_columns_or_no_utf8_are_bad_rows(embed: Run, t
     assert progress.bad == 2
 
 
-def test_what_is_no_csv_is_a_bad_row_and_those_after_it_are_read(embed: Run, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text('id,text\n1,"a" b\n2,fine\n3,"x" ,y\n4,"a, b"\n5,"never closed\n6,lost\n')
-    progress = embed([tmp_path / "a.csv"], tmp_path / "out.jsonl")
-    assert [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["fine", "a, b"]
-    listed = [json.loads(line) for line in (tmp_path / "out.jsonl.errors.jsonl").read_text().splitlines()]
-    assert [entry["row"] for entry in listed] == [0, 2, 4]
-    assert all("no CSV" in entry["error"] for entry in listed)
-    assert progress.bytes_done == progress.total_bytes
-
-
-def test_marks_of_byte_order_and_blank_lines_are_nothing(embed: Run, tmp_path: Path) -> None:
-    for name, line in (("a.jsonl", '{"text": "%s"}'), ("a.txt", "%s")):
-        (tmp_path / name).write_text("\ufeff" + line % "one" + "\r\n\n \t\n" + line % "two")
-        progress = embed([tmp_path / name], tmp_path / f"{name}.parquet")
-        assert pq.read_table(tmp_path / f"{name}.parquet")["text"].to_pylist() == ["one", "two"]
-        assert (progress.bad, progress.bytes_done) == (0, progress.total_bytes)
-
-
-def test_two_columns_of_one_name_are_refused(embed: Run, tmp_path: Path) -> None:
-    pq.write_table(pa.table([["a"], [1], [2]], names=["text", "n", "n"]), tmp_path / "a.parquet")
-    (tmp_path / "a.csv").write_text("text,n,n\na,1,2\n")
-    for name in ("a.parquet", "a.csv"):
-        with pytest.raises(InputUnreadable, match="two of its columns have one name"):
-            embed([tmp_path / name], tmp_path / "out.parquet")
-
-
-def test_bytes_become_base64_in_json(embed: Run, tmp_path: Path) -> None:
-    table = pa.table({"text": ["a"], "raw": [b"\xff\x00"], "amount": [Decimal("1.50")], "inside": [[b"\x01"]]})
-    pq.write_table(table, tmp_path / "a.parquet")
-    embed([tmp_path / "a.parquet"], tmp_path / "out.jsonl")
-    row = json.loads((tmp_path / "out.jsonl").read_text())
-    assert (row["raw"], row["amount"], row["inside"]) == ("/wA=", "1.50", ["AQ=="])
-
-
-def test_an_output_that_cannot_be_written_is_told(embed: Run, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(InvalidSetting, match=r"file/out.parquet.* cannot be written: .*goes on with it"):
-        embed([write_rows(tmp_path / "a.jsonl")], tmp_path / "file" / "out.parquet")
-
-
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_lines_know_how_much_of_the_file_they_are(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
-    content = b"".join(b"%d %s\n" % (i, b"x" * (i % 50)) for i in range(10_000))
-    (tmp_path / "lines").write_bytes(pack(content))
-    size = (tmp_path / "lines").stat().st_size
-    with pa.OSFile(str(tmp_path / "lines")) as file:
-        lines = Lines(file)
-        assert lines.bytes_read == 0
-        positions = [lines.bytes_read for _ in lines]
-    assert positions == sorted(positions)
-    assert positions[-1] == size
-    assert size * 0.4 < positions[5_000] < size * 0.6
-
-
 def test_rows_of_npy_keep_their_places(embed: Run, tmp_path: Path) -> None:
     embed([bad_file(tmp_path)], tmp_path / "out.npy")
     found = np.load(tmp_path / "out.npy")
@@ -298,10 +261,19 @@ def test_fail_fast_ends_at_the_first_bad_row(embed: Run, tmp_path: Path) -> None
     assert not (tmp_path / "out.parquet").exists()
 
 
-@pytest.mark.parametrize("content", ["", "\n\n", '{"text": ""}\n'])
-def test_an_input_without_a_good_row_is_an_error_and_leaves_nothing(embed: Run, tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", r"INPUT: there are no rows in .*a\.jsonl"),
+        ("\n\n", r"INPUT: there are no rows in .*a\.jsonl"),
+        ('{"text": ""}\n', r"INPUT: no row has a vector; .*a\.jsonl, row 0: 'text' is an empty string"),
+    ],
+)
+def test_an_input_without_a_good_row_is_an_error_and_leaves_nothing(
+    embed: Run, tmp_path: Path, content: str, says: str
+) -> None:
     (tmp_path / "a.jsonl").write_text(content)
-    with pytest.raises(InvalidSetting, match="INPUT: "):
+    with pytest.raises(InvalidSetting, match=says):
         embed([tmp_path / "a.jsonl"], tmp_path / "out.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
@@ -383,6 +355,78 @@ def test_another_run_does_not_go_on_with_the_parts(
     assert len(pq.read_table(tmp_path / "out.parquet")) == 10
 
 
+def test_a_run_that_has_finished_nothing_binds_nobody(
+    embed: Run, local_vectors: Callable[..., LocalVectors], tmp_path: Path
+) -> None:
+    """Whoever mends an option after the first error is not asked to drop what is not there."""
+    given = [write_rows(tmp_path / "a.jsonl")], tmp_path / "out.parquet"
+    with pytest.raises(Ended):
+        embed(*given, vectors=EndingVectors(local_vectors(), 0), manifest={"columns": "one"})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    embed(*given, manifest={"columns": "another"})
+
+
+def test_progress_goes_on_where_the_earlier_run_ended(
+    embed: Run, local_vectors: Callable[..., LocalVectors], tmp_path: Path
+) -> None:
+    """Else the time left is that of a run that does all in the time of its last rows."""
+    given = [write_rows(tmp_path / "a.jsonl")], tmp_path / "out.parquet"
+    with pytest.raises(Ended):
+        embed(*given, vectors=EndingVectors(local_vectors(), 2))
+    done = sum(map(len, (tmp_path / "a.jsonl").read_bytes().splitlines(keepends=True)[:6]))
+    progress = embed(*given)
+    assert progress.bytes_before == done
+    assert progress.bytes_done == progress.total_bytes
+
+
+def test_vectors_of_another_length_do_not_join_those_before(
+    embed: Run, local_vectors: Callable[..., LocalVectors], tmp_path: Path
+) -> None:
+    """A server may have got another model of the same name."""
+    given = [write_rows(tmp_path / "a.jsonl")], tmp_path / "out.parquet"
+    with pytest.raises(Ended):
+        embed(*given, vectors=EndingVectors(local_vectors(), 1))
+    with pytest.raises(InvalidSetting, match=r"--url: its vectors were .*\[8\] .*, and are .*\[4\]: --restart"):
+        embed(*given, form=VectorForm(4, False))
+
+
+def test_the_lock_s_file_goes_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards it may be another run's, and a third one would come in beside that."""
+    parts, seen = Parts(locate(str(tmp_path / "out.npy"), "--output")), []
+    really_release = filelock.FileLock.release
+
+    def release(lock: filelock.FileLock, force: bool = False) -> None:
+        seen.append(Path(lock.lock_file).exists())
+        really_release(lock, force)
+
+    monkeypatch.setattr(filelock.FileLock, "release", release)
+    with parts.locked():
+        assert (tmp_path / "out.npy.parts" / "lock").exists()
+    assert seen[0] is False
+
+
+def test_a_part_that_cannot_be_written_is_named_and_the_others_stay(
+    embed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [write_rows(tmp_path / "a.jsonl")], tmp_path / "out.parquet"
+    really_write = pq.write_table
+
+    def write(table: pa.Table, *arguments: object, **options: object) -> None:
+        really_write(table, *arguments, **options)
+        if table["n"].to_pylist() == [3, 4, 5]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "write_table", write)
+        with pytest.raises(OutputUnwritable, match=r"part-00000001\.parquet: No space left on device"):
+            embed(*given)
+    assert sorted(path.name for path in (tmp_path / "out.parquet.parts").iterdir()) == [
+        "manifest.json",
+        "part-00000000.parquet",
+    ]
+    assert embed(*given).rows_before == 3
+
+
 def test_two_runs_at_once_do_not_write_one_output(embed: Run, tmp_path: Path) -> None:
     output = tmp_path / "out.parquet"
     parts, refused = Parts(locate(str(output), "--output")), pytest.raises(InvalidSetting, match="another run")
@@ -402,7 +446,7 @@ def test_what_a_killed_end_has_left_is_cleared_away(
     def delete(place: Location) -> None:
         if place.name.startswith("part-"):
             deleted.append(place.name)
-            if len(deleted) == 2:
+            if len(deleted) >= 2:
                 raise Ended
         really_delete(place)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import signal
 from collections.abc import Generator
@@ -15,7 +16,7 @@ from embedway.commands.check import MODEL_SETTINGS
 from embedway.commands.json_output import print_json
 from embedway.commands.setting_options import given_settings
 from embedway.config import Settings, load_settings
-from embedway.errors import FilesNotInstalled, InvalidSetting, RequestError
+from embedway.errors import FilesNotInstalled, Interrupted, InvalidSetting, RequestError
 from embedway.observability.logs import configure_logging
 from embedway.outputs.output_dtype import OutputDtype
 
@@ -93,8 +94,7 @@ def embed(
     A run that was killed goes on where it was when the same command is given again. Rows that cannot be embedded are
     listed in OUTPUT.errors.jsonl, with the reason.
 
-    Exit status: 0 also with such rows, 1 where --fail-fast met one, 2 where it cannot be done, 130 and 143 after Ctrl-C
-    and SIGTERM.
+    Exit status: 0 also with such rows, 1 where --fail-fast met one, 2 where it cannot be done.
     """
     settings = load_settings(given_settings(None, flags), config)
     configure_logging("error", process="embed")
@@ -105,7 +105,7 @@ def embed(
     from embedway.files.locations import locate
     from embedway.files.parts import Parts
     from embedway.files.reading import find_sources
-    from embedway.files.run import Plan, Progress, VectorForm, run
+    from embedway.files.run import Plan, Progress, VectorForm, is_own, run
     from embedway.files.texts import Columns
 
     place = locate(output, "--output")
@@ -113,11 +113,12 @@ def embed(
     fields: dict[str, Any] = {"input_type": input_type, "prompt_name": prompt_name, "prompt": prompt}
     fields = {name: value for name, value in fields.items() if value is not None}
     form = VectorForm(dimensions, normalize, _one_of("--output-dtype", output_dtype, get_args(OutputDtype)))
-    sources = find_sources(inputs, None if input_format is None else _one_of("--input-format", input_format, FORMATS))
+    chosen_format = None if input_format is None else _one_of("--input-format", input_format, FORMATS)
+    sources = find_sources(inputs, chosen_format, functools.partial(is_own, place))
     kept = None if columns is None else tuple(name.strip() for name in columns.split(","))
     names = Columns(text_column, key_column, kept, vector_column or ("vector" if kind == "lance" else "embedding"))
     parts = Parts(place)
-    with _stoppable(), parts.locked():
+    with _interruptible(), parts.locked():
         if restart:
             parts.drop()
         if place.exists and not overwrite and not parts.has_begun:
@@ -147,21 +148,19 @@ def embed(
 
 
 @contextlib.contextmanager
-def _stoppable() -> Generator[None]:
-    """Ctrl-C and SIGTERM end a run with a word, and the status that shells give for them."""
-    received = signal.SIGINT
+def _interruptible() -> Generator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, in the order of its `finally`s. Raises Interrupted after either."""
+    received = [signal.SIGINT]
 
-    def stop(number: int, _: object) -> None:
-        nonlocal received
-        received = signal.Signals(number)
+    def interrupt(number: int, _: object) -> None:
+        received.append(signal.Signals(number))
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("Stopped. The same command goes on with what is finished.", err=True)
-        raise typer.Exit(128 + received) from None
+        raise Interrupted(received[-1]) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

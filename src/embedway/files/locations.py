@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs
 
-from embedway.errors import InputUnreadable, InvalidSetting
+from embedway.errors import InputUnreadable, InvalidSetting, OutputUnwritable
 
 TEMPORARY = ".unfinished"
 """At the end of a file's name until it is whole"""
@@ -83,9 +83,14 @@ class Location:
             stream.close()
             return
         unfinished = self.beside(TEMPORARY)
-        with self.system.open_output_stream(unfinished.path) as stream:
-            yield stream
-        unfinished.put_at(self)
+        try:
+            with self.system.open_output_stream(unfinished.path) as stream:
+                yield stream
+            unfinished.put_at(self)
+        except BaseException:
+            # most of all where the disk is full: what was written takes the room that is missing
+            Path(unfinished.path).unlink(missing_ok=True)
+            raise
 
     def put_at(self, place: Location) -> None:
         """Rename a local file or folder, also over another file, once it is on the disk."""
@@ -111,6 +116,11 @@ class Location:
 def locate(given: str, setting: str) -> Location:
     """Raises InvalidSetting where nothing can be read or written there."""
     scheme, separator, _ = given.partition("://")
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        shown = given.encode(errors="backslashreplace").decode()
+        raise InvalidSetting(setting=setting, problem=f"the name {shown} is no UTF-8: give it another one") from error
     if not separator:
         return Location(given, pyarrow.fs.LocalFileSystem(), str(Path(given).expanduser().absolute()))
     try:
@@ -127,19 +137,24 @@ def locate(given: str, setting: str) -> Location:
 
 
 @contextlib.contextmanager
-def writable(output: Location) -> Generator[None]:
-    """Turn what writing an output raises into InvalidSetting."""
-    try:
-        yield
-    except OSError as error:
-        problem = f"{output.given} cannot be written: {' '.join(str(error).split())}. What is finished is kept"
-        raise InvalidSetting(setting="--output", problem=f"{problem}: the same command goes on with it") from error
-
-
-@contextlib.contextmanager
 def readable(location: Location) -> Generator[None]:
     """Turn what reading raises into InputUnreadable."""
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
-        raise InputUnreadable(name=location.given, problem=" ".join(str(error).split())) from error
+    except (OSError, pa.ArrowException, UnicodeError) as error:
+        raise InputUnreadable(name=location.given, problem=_problem(error)) from error
+
+
+@contextlib.contextmanager
+def writable(location: Location) -> Generator[None]:
+    """Turn what writing raises into OutputUnwritable."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, UnicodeError) as error:
+        raise OutputUnwritable(name=location.given, problem=_problem(error)) from error
+
+
+def _problem(error: Exception) -> str:
+    """In the system's words where it is the system's: Arrow's have them twice."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else " ".join(str(error).split())

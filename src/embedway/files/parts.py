@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedway.errors import InvalidSetting
-from embedway.files.locations import Location, writable
+from embedway.errors import InvalidSetting, OutputUnwritable
+from embedway.files.locations import Location, readable, writable
 from embedway.files.rows import BadRow
 
 ENDING = ".parts"
@@ -37,7 +37,15 @@ class PartInfo:
     start: int
     stop: int
     num_tokens: int
+    bytes_read: int = 0
+    """Of the source, to the end of these rows"""
+    is_numbered: bool = False
+    """Its keys are the rows' numbers"""
     bad: tuple[BadRow, ...] = ()
+
+    @property
+    def num_good(self) -> int:
+        return self.stop - self.start - len(self.bad)
 
     def as_metadata(self) -> dict[bytes, bytes]:
         return {METADATA: json.dumps(asdict(self)).encode()}
@@ -68,14 +76,20 @@ class Parts:
             try:
                 lock.acquire()
             except filelock.Timeout:
-                raise InvalidSetting(setting="--output", problem="another run is writing it") from None
+                name = self.folder.given.removesuffix(ENDING)
+                raise InvalidSetting(setting="--output", problem=f"another run is writing {name}") from None
         try:
             self._clear()
             yield
         finally:
-            lock.release()
-            with contextlib.suppress(OSError):  # there are parts
-                Path(self.folder.child(LOCK).path).unlink(missing_ok=True)
+            try:
+                with contextlib.suppress(OSError, OutputUnwritable):
+                    self._clear()
+                    # while it is held: who locks a file without a name sees that, and another run's is not taken away
+                    Path(self.folder.child(LOCK).path).unlink(missing_ok=True)
+            finally:
+                lock.release()
+            with contextlib.suppress(OSError):  # there are parts, or another run
                 Path(self.folder.path).rmdir()
 
     def _clear(self) -> None:
@@ -84,16 +98,18 @@ class Parts:
 
     @property
     def has_begun(self) -> bool:
-        return self.folder.child(MANIFEST).exists
+        """Whether there is anything to go on with: a manifest alone binds nobody to its options."""
+        return self.folder.child(MANIFEST).exists and self.folder.child(name_of(0)).exists
 
     def begin(self, manifest: Mapping[str, Any]) -> None:
         """Go on with what is there, or begin. Raises InvalidSetting where that is of something else."""
         place = self.folder.child(MANIFEST)
         wanted = json.loads(json.dumps(manifest))
         if not place.exists:
-            self.folder.system.create_dir(self.folder.path)
-            with place.written() as stream:
-                stream.write(json.dumps(wanted, indent=1).encode())
+            with writable(self.folder):
+                self.folder.system.create_dir(self.folder.path)
+                with place.written() as stream:
+                    stream.write(json.dumps(wanted, indent=1).encode())
             return
         found = json.loads(place.read())
         different = [name for name in wanted if found.get(name) != wanted[name]]
@@ -108,21 +124,42 @@ class Parts:
             if (name := name_of(number)) not in names:
                 return
             place = self.folder.child(name)
-            yield place, PartInfo.of(pq.read_schema(place.path, filesystem=place.system))
+            with readable(place):
+                info = PartInfo.of(pq.read_schema(place.path, filesystem=place.system))
+            yield place, info
 
     def write(self, number: int, table: pa.Table, info: PartInfo) -> None:
-        with self.folder.child(name_of(number)).written() as stream:
+        """Raises OutputUnwritable."""
+        place = self.folder.child(name_of(number))
+        with writable(place), place.written() as stream:
             with_info = table.replace_schema_metadata(info.as_metadata())
             pq.write_table(with_info, stream, compression="lz4", **only_for(scalars(table.schema)))
 
+    def vector_type(self, number: int, vector: str) -> pa.DataType:
+        """Of a part that has vectors."""
+        place = self.folder.child(name_of(number))
+        return pq.read_schema(place.path, filesystem=place.system).field(vector).type
+
+    def take_numbers_away(self, key: str) -> None:
+        """Where a source has keys in some parts only: in one part, too, a row without one has null beside others."""
+        finished = list(self.finished())
+        named = {info.source for _, info in finished if not info.is_numbered and info.num_good}
+        for number, (place, info) in enumerate(finished):
+            if info.is_numbered and info.source in named:
+                table = pq.read_table(place.path, filesystem=place.system)
+                keys = table.column_names.index(key)
+                table = table.set_column(keys, key, pa.nulls(len(table)))
+                self.write(number, table, replace(info, is_numbered=False))
+
     def drop(self) -> None:
         """All of them, the manifest first: what a drop that was killed has left is nobody's, and not gone on with."""
-        self.folder.child(MANIFEST).delete()
-        for place in self.folder.children():
-            if place.name != LOCK:
-                place.delete()
-        if not self.folder.is_local:
-            self.folder.delete()
+        with writable(self.folder):
+            self.folder.child(MANIFEST).delete()
+            for place in self.folder.children():
+                if place.name != LOCK:
+                    place.delete()
+            if not self.folder.is_local:
+                self.folder.delete()
 
 
 def scalars(schema: pa.Schema) -> list[str]:

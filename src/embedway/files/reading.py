@@ -5,9 +5,9 @@ Whatever is read twice gives the same rows in the same order, so that a run can 
 
 from __future__ import annotations
 
-import codecs
 import csv
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
@@ -19,6 +19,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from embedway.errors import InputUnreadable, InvalidSetting
+from embedway.files.lines import MAX_LINE, Lines
 from embedway.files.locations import Location, locate, readable
 from embedway.files.rows import BadRow, Piece, table_of
 from embedway.inputs.json_types import describe_json_type
@@ -33,8 +34,8 @@ ENDINGS: dict[str, Format] = {
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IMAGE_COLUMN, TEXT_COLUMN = "image", "text"
-MAX_LINE = 64 << 20
-"""Bytes of a line: a file without an end of line is not collected"""
+MAX_WRITTEN_DEPTH = 250
+"""Of JSON: orjson reads deeper values than it writes, and they may have to be written"""
 MAX_PIECE_BYTES = 32 << 20
 """Of a piece's lines or images: it ends sooner than its number of rows asks for"""
 
@@ -56,24 +57,39 @@ class Source:
     def name(self) -> str:
         return self.location.given
 
+    def name_of(self, row: int) -> str:
+        """Of the file that has the row."""
+        return self.files[row].given if self.files else self.name
 
-def find_sources(inputs: Iterable[str], given_format: Format | None) -> list[Source]:
-    """A folder stands for the files in it. Raises InvalidSetting or InputUnreadable."""
-    sources = [source for given in inputs for source in _sources_of(locate(given, "INPUT"), given_format)]
-    names = [source.name for source in sources]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+
+def find_sources(
+    inputs: Iterable[str], given_format: Format | None, is_own: Callable[[Location], bool] = lambda _: False
+) -> list[Source]:
+    """A folder stands for the files in it, but for the run's own. Raises InvalidSetting or InputUnreadable."""
+    sources = [source for given in inputs for source in _sources_of(locate(given, "INPUT"), given_format, is_own)]
+    counts = Counter(source.location.path for source in sources)
+    if twice := next((source.name for source in sources if counts[source.location.path] > 1), None):
         raise InvalidSetting(setting="INPUT", problem=f"{twice} is there twice")
     return sources
 
 
-def _sources_of(location: Location, given_format: Format | None) -> list[Source]:
+def _sources_of(location: Location, given_format: Format | None, is_own: Callable[[Location], bool]) -> list[Source]:
     with readable(location):
         info = location.info
         if info.type == pyarrow.fs.FileType.NotFound:
             raise InputUnreadable(name=location.given, problem="there is no such file or folder")
         if info.type == pyarrow.fs.FileType.File:
+            if is_own(location):
+                raise InvalidSetting(setting="--output", problem=f"{location.given} is an input: write another file")
+            if given_format == "images":
+                problem = f"{location.given} is no folder: images are the files of one"
+                raise InvalidSetting(setting="--input-format", problem=problem)
             return [_file(location, given_format or format_of(location))]
-        files = [file for file in location.children(recursive=True) if not file.name.startswith((".", "_"))]
+        files = [
+            file
+            for file in location.children(recursive=True)
+            if not file.name.startswith((".", "_")) and not is_own(file)
+        ]
         images = tuple(file for file in files if file.name.lower().endswith(IMAGES))
         others = [file for file in files if ending_of(file) in ENDINGS]
         if given_format == "images" or (given_format is None and images and not others):
@@ -143,15 +159,22 @@ def _jsonl(source: Source, start: int, piece_rows: int, text_column: str) -> Ite
         if not isinstance(row.get(text_column), str):
             got = describe_json_type(row[text_column]) if text_column in row else "nothing"
             raise ValueError(f"{text_column!r} must be a string, and is {got}")
+        if line.count(b"[") + line.count(b"{") > MAX_WRITTEN_DEPTH:
+            try:
+                orjson.dumps(row)
+            except TypeError as error:
+                raise ValueError("it is nested too deeply") from error
         return row
 
     with source.location.system.open_input_file(source.location.path) as file:
-        yield from _pieces(lines := Lines(file), start, piece_rows, parse, lines)
+        lines = Lines(file)
+        yield from _pieces((line for line in lines if line.strip()), start, piece_rows, parse, lines)
 
 
 def _text(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
     with source.location.system.open_input_file(source.location.path) as file:
-        yield from _pieces(lines := Lines(file), start, piece_rows, lambda line: {TEXT_COLUMN: line.decode()}, lines)
+        lines = Lines(file)
+        yield from _pieces(lines, start, piece_rows, lambda line: {TEXT_COLUMN: line.decode()}, lines)
 
 
 def _csv(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
@@ -161,47 +184,54 @@ def _csv(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
     with source.location.system.open_input_file(source.location.path) as file:
         lines = Lines(file)
         # a line that is no UTF-8 is to spoil its own row only
-        decoded = (line.decode("utf-8", "surrogateescape") + "\n" for line in lines)
-        records = _records(csv.reader(decoded, delimiter=delimiter, strict=True))
-        names = next(records, [])
-        if isinstance(names, csv.Error):
-            raise InputUnreadable(name=source.name, problem=f"the first line is no CSV: {names}")
-        check_names(names, source)
+        records = csv.reader((line.decode("utf-8", "surrogateescape") + "\n" for line in lines), delimiter=delimiter)
 
-        def parse(record: list[str] | csv.Error) -> dict[str, object]:
-            if isinstance(record, csv.Error):
-                raise ValueError(f"it is no CSV: {record}")
+        def whole() -> Iterator[list[str]]:
+            begins_at = 1
+            try:
+                for record in records:
+                    if lines.have_ended:  # the reader looks beyond the last line only for the end of a quote
+                        problem = f"a quote that opens at line {begins_at} or later has no end"
+                        raise InputUnreadable(name=source.name, problem=problem)
+                    yield record
+                    begins_at = records.line_num + 1
+            except csv.Error as error:
+                raise InputUnreadable(
+                    name=source.name, problem=f"line {records.line_num} is no CSV: {error}"
+                ) from error
+
+        rows = whole()
+        names = next(rows, [])
+        if not _is_utf8(names):
+            raise InputUnreadable(name=source.name, problem="its first line, the names of the columns, is no UTF-8")
+        _check_names(names)
+
+        def parse(record: list[str]) -> dict[str, object]:
             if len(record) != len(names):
                 raise ValueError(f"it has {len(record)} columns, and the first line {len(names)}")
-            try:
-                "".join(record).encode()
-            except UnicodeEncodeError:
-                raise ValueError("it is not UTF-8") from None
+            if not _is_utf8(record):
+                raise ValueError("it is no UTF-8")
             return dict(zip(names, record, strict=True))
 
-        yield from _pieces(records, start, piece_rows, parse, lines)
+        yield from _pieces(rows, start, piece_rows, parse, lines)
 
 
-def _records(reader: Iterator[list[str]]) -> Iterator[list[str] | csv.Error]:
-    """Also behind one that is no CSV: a quote that is never closed, or goes on after its end."""
-    while (record := _next(reader)) is not None:
-        yield record
-
-
-def _next(reader: Iterator[list[str]]) -> list[str] | csv.Error | None:
+def _is_utf8(texts: Iterable[str]) -> bool:
+    """Of what was decoded with `surrogateescape`."""
     try:
-        return next(reader, None)
-    except csv.Error as error:
-        return error
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def check_names(names: Sequence[str], source: Source) -> None:
-    """Raises InputUnreadable."""
-    if len(set(names)) < len(names):
-        raise InputUnreadable(name=source.name, problem="two of its columns have one name")
+def _check_names(names: Sequence[str]) -> None:
+    """Raises ArrowInvalid: the output has a column of each name."""
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise pa.ArrowInvalid(f"two of its columns are called {twice!r}")
 
 
-RecordT = TypeVar("RecordT", bytes, "list[str] | csv.Error")
+RecordT = TypeVar("RecordT", bytes, "list[str]")
 
 
 def _pieces(
@@ -211,8 +241,8 @@ def _pieces(
     parse: Callable[[RecordT], dict[str, object]],
     lines: Lines,
 ) -> Iterator[Piece]:
-    """Empty records, as empty lines are, are no rows. `parse` raises ValueError for a bad one. They are of `lines`."""
-    numbered = enumerate(record for record in records if not is_empty(record))
+    """Empty records, as empty lines are, are no rows. `parse` raises ValueError for a bad one."""
+    numbered = enumerate(record for record in records if record)
     first = start
     for batch in batches_of(itertools.islice(numbered, start, None), piece_rows):
         rows, numbers, bad = [], [], []
@@ -224,12 +254,8 @@ def _pieces(
                 rows.append(row)
                 numbers.append(number)
         stop = first + len(batch)
-        yield Piece(first, stop, table_of(rows), np.array(numbers, np.int64), tuple(bad), lines.bytes_read)
+        yield Piece(first, stop, table_of(rows), np.array(numbers, np.int64), tuple(bad), lines.position)
         first = stop
-
-
-def is_empty(record: bytes | list[str] | csv.Error) -> bool:
-    return not (record.strip() if isinstance(record, bytes) else record)
 
 
 def _parsed(record: RecordT, parse: Callable[[RecordT], dict[str, object]]) -> dict[str, object] | ValueError:
@@ -244,7 +270,7 @@ def batches_of(numbered: Iterator[tuple[int, RecordT]], piece_rows: int) -> Iter
     size = 0
     for number, record in numbered:
         batch.append((number, record))
-        size += size_of(record)
+        size += len(record) if isinstance(record, bytes) else sum(map(len, record))
         if len(batch) == piece_rows or size > MAX_PIECE_BYTES:
             yield batch
             batch, size = [], 0
@@ -252,62 +278,10 @@ def batches_of(numbered: Iterator[tuple[int, RecordT]], piece_rows: int) -> Iter
         yield batch
 
 
-def size_of(record: bytes | list[str] | csv.Error) -> int:
-    if isinstance(record, csv.Error):
-        return 0
-    return len(record) if isinstance(record, bytes) else sum(map(len, record))
-
-
-class Lines:
-    """A file's lines without their ends; what is compressed, unpacked. To be gone through once."""
-
-    def __init__(self, file: pa.NativeFile, block_size: int = 1 << 20) -> None:
-        self._file, self._size = file, file.size()
-        compression = compression_of(file)
-        self._stream = pa.CompressedInputStream(file, compression) if compression else file
-        self._block_size = block_size
-        self._unpacked = 0
-        self._taken = 0
-        """Of these bytes, those of the lines that were asked for"""
-
-    @property
-    def bytes_read(self) -> int:
-        """Of the file, up to the last line; where it is compressed, by that line's share of what was unpacked."""
-        read = self._size if self._file.closed else self._file.tell()  # what unpacks it closes it at its end
-        return read * self._taken // max(1, self._unpacked)
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Raises OSError for a line of more than MAX_LINE bytes."""
-        rest = b""
-        while block := self._stream.read(self._block_size):
-            if not self._unpacked:
-                block = block.removeprefix(codecs.BOM_UTF8)
-            self._unpacked += len(block)
-            *lines, rest = (rest + block).split(b"\n")
-            for line in lines:
-                self._taken += len(line) + 1
-                yield line.removesuffix(b"\r")
-            if len(rest) > MAX_LINE:
-                raise OSError(f"a line has more than {MAX_LINE} bytes")
-        if rest:
-            self._taken += len(rest)
-            yield rest.removesuffix(b"\r")
-
-
-MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
-
-
-def compression_of(file: pa.NativeFile) -> str | None:
-    """By its first bytes; the file is at its beginning again."""
-    start = file.read(4)
-    file.seek(0)
-    return next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
-
-
 def _parquet(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
     with source.location.system.open_input_file(source.location.path) as file:
         parquet = pq.ParquetFile(file)
-        check_names(parquet.schema_arrow.names, source)
+        _check_names(parquet.schema_arrow.names)
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         ends = list(itertools.accumulate(sizes))
         groups = [i for i, end in enumerate(ends) if end > start]
@@ -316,25 +290,39 @@ def _parquet(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
         first = ends[groups[0]] - sizes[groups[0]]
         for batch in parquet.iter_batches(piece_rows, row_groups=groups):
             table = pa.Table.from_batches([batch]).slice(max(0, start - first))
+            _check_texts(table, first)
             first += len(batch)
             if len(table):
                 rows = np.arange(first - len(table), first)
                 yield Piece(int(rows[0]), first, table, rows, (), source.size * first // max(1, ends[-1]))
 
 
+def _check_texts(table: pa.Table, first: int) -> None:
+    """Raises ArrowInvalid for a text that is no UTF-8: Parquet's reader does not look at them."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise pa.ArrowInvalid(f"in the rows from {first} on: {error}") from error
+
+
 def _images(source: Source, start: int, piece_rows: int) -> Iterator[Piece]:
     """A row is an image's path below the folder, and its bytes, which are not kept."""
     below = len(source.location.path) + 1
     first = start
-    total = 0
-    numbered = ((number, source.files[number].read()) for number in range(start, len(source.files)))
+    numbered = ((number, _content(source.files[number])) for number in range(start, len(source.files)))
     for batch in batches_of(numbered, piece_rows):
-        total += sum(len(data) for _, data in batch)
         paths = [source.files[number].path[below:] for number, _ in batch]
         table = pa.table({"path": paths, IMAGE_COLUMN: pa.array([data for _, data in batch], pa.binary())})
         stop = first + len(batch)
-        yield Piece(first, stop, table, np.arange(first, stop), (), total)
+        position = source.size * stop // len(source.files)
+        yield Piece(first, stop, table, np.arange(first, stop), (), position)
         first = stop
+
+
+def _content(file: Location) -> bytes:
+    """Raises InputUnreadable."""
+    with readable(file):
+        return file.read()
 
 
 _READERS: dict[str, Callable[[Source, int, int], Iterator[Piece]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,21 +37,45 @@ class Piece:
     """Of the file so far"""
 
 
+MAX_DEPTH = 32
+"""Of lists and objects in a column: Parquet takes no more than 100 levels, three of them for a list"""
+
+
 def column_of(values: list[object]) -> pa.Array:
-    """Of the type that they have together; texts where they have none."""
+    """Of the type that they have together; texts where they have none, or one that Parquet has not."""
     try:
-        return pa.array(values)
+        column = pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array(map(as_text, values), pa.string())
+        return texts_of(values)
+    is_storable = all(depth <= MAX_DEPTH and not _is_empty_object(kind) for depth, kind in _types_in(column.type))
+    return column if is_storable else texts_of(values)
+
+
+def _types_in(kind: pa.DataType, depth: int = 0) -> Iterator[tuple[int, pa.DataType]]:
+    """It and all below it, with their depths."""
+    yield depth, kind
+    for i in range(kind.num_fields):
+        yield from _types_in(kind.field(i).type, depth + 1)
+
+
+def _is_empty_object(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and not kind.num_fields
+
+
+def texts_of(values: Iterable[object]) -> pa.Array:
+    return pa.array(map(as_text, values), pa.string())
 
 
 def as_text(value: object) -> str | None:
-    """A text as it is, null as null, all else as JSON."""
-    return value if value is None or isinstance(value, str) else orjson.dumps(value, default=as_json).decode()
+    """A text as it is, null as null, a moment or a number of many digits in its usual form, all else as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    written = orjson.loads(encoded := orjson.dumps(value, default=as_json))
+    return written if isinstance(written, str) else encoded.decode()
 
 
 def as_json(value: object) -> str:
-    """What JSON has no form for: bytes in base64, all else (a decimal, a duration …) as Python writes it."""
+    """What JSON has no type for: bytes as base64, all else in its usual form."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 

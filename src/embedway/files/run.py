@@ -18,12 +18,12 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from embedway.errors import InvalidSetting, RowFailed
-from embedway.files.joining import join, with_vectors
-from embedway.files.locations import Location, writable
+from embedway.errors import InvalidSetting, InvalidValue, RowFailed
+from embedway.files.joining import check_columns, join, with_vectors
+from embedway.files.locations import TEMPORARY, Location, writable
 from embedway.files.parts import PartInfo, Parts
 from embedway.files.reading import Source, read_pieces
-from embedway.files.rows import BadRow, Piece
+from embedway.files.rows import BadRow
 from embedway.files.texts import DEFAULT_KEY, Columns, Work, work_of
 from embedway.files.vectors import Embedded, Vectors
 from embedway.outputs.vector_types import OutputDtype, finish
@@ -54,9 +54,9 @@ class Plan:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     """All that changes rows or vectors: a run goes on with the parts of an equal one only"""
 
-    def bytes_until(self, number: int, piece: Piece) -> int:
-        """Of the input, to the end of a piece of source `number`."""
-        return sum(own.size for own in self.sources[:number]) + min(piece.bytes_read, self.sources[number].size)
+    def bytes_until(self, number: int, bytes_read: int) -> int:
+        """Of the input, to this byte of source `number`."""
+        return sum(own.size for own in self.sources[:number]) + min(bytes_read, self.sources[number].size)
 
 
 @dataclass(slots=True)
@@ -86,25 +86,18 @@ class _Prepared:
 def run(plan: Plan, vectors: Vectors, progress: Progress, on_progress: Callable[[], object] = lambda: None) -> None:
     """Go on where the last run ended, or begin; at the end, the output is there and the parts are not.
 
-    Raises InvalidSetting, InputUnreadable, RowFailed with `fail_fast`, and what `vectors` raises.
+    Raises InvalidSetting, InputUnreadable, OutputUnwritable, RowFailed with `fail_fast`, and what `vectors` raises.
     """
-    with writable(plan.output):
-        parts = Parts(plan.output)
-        _make_parts(plan, parts, vectors, progress, on_progress)
-        _finish(plan, parts)
-
-
-def _make_parts(
-    plan: Plan, parts: Parts, vectors: Vectors, progress: Progress, on_progress: Callable[[], object]
-) -> None:
-    """Those that are missing."""
+    parts = Parts(plan.output)
     parts.begin(plan.manifest)
-    number, source, start = 0, 0, 0
+    number, source, start, last_good = 0, 0, 0, 0
     for _, info in parts.finished():
         number, source, start = number + 1, info.source, info.stop
-        progress.rows_before += info.stop - info.start - len(info.bad)
+        progress.rows_before += info.num_good
         progress.bad += len(info.bad)
-    progress.bytes_before = progress.bytes_done = sum(own.size for own in plan.sources[:source])
+        progress.bytes_before = progress.bytes_done = plan.bytes_until(source, info.bytes_read)
+        last_good = number if info.num_good else last_good
+    kind = parts.vector_type(last_good - 1, plan.columns.vector) if last_good else None
     with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
         writing: Future[None] | None = None
         with (
@@ -115,8 +108,12 @@ def _make_parts(
                 embedded = vectors.embed(prepared.content)
                 table, info = _part(plan, prepared, embedded)
                 if plan.fail_fast and info.bad:
-                    bad, name = info.bad[0], plan.sources[info.source].name
+                    bad = info.bad[0]
+                    name = plan.sources[info.source].name_of(bad.row)
                     raise RowFailed(name=name, row=bad.row, reason=bad.reason)
+                if info.num_good:
+                    kind = _same_type(kind, table.schema.field(plan.columns.vector).type)
+                check_columns(plan.output, table.schema)
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(parts.write, number, table, info)
@@ -124,10 +121,19 @@ def _make_parts(
                 progress.rows += len(table)
                 progress.tokens += info.num_tokens
                 progress.bad += len(info.bad)
-                progress.bytes_done = plan.bytes_until(prepared.source, prepared.work.piece)
+                progress.bytes_done = plan.bytes_until(info.source, info.bytes_read)
                 on_progress()
         if writing is not None:
             writing.result()
+    with writable(plan.output):
+        _finish(plan, parts)
+
+
+def is_own(output: Location, file: Location) -> bool:
+    """Whether a run with this output writes, or wrote, that file: nothing that a folder of inputs has."""
+    own = (output.path, *(output.beside(ending).path for ending in (ERRORS_ENDING, TEMPORARY)))
+    is_part = file.path.startswith(Parts(output).folder.path + "/")
+    return file.system.type_name == output.system.type_name and (file.path in own or is_part)
 
 
 def _read(plan: Plan, first_source: int, start: int) -> Iterator[tuple[int, Work]]:
@@ -135,7 +141,8 @@ def _read(plan: Plan, first_source: int, start: int) -> Iterator[tuple[int, Work
     for number in range(first_source, len(plan.sources)):
         source = plan.sources[number]
         for piece in read_pieces(source, start, plan.piece_rows, plan.columns.text):
-            yield number, work_of(piece, source, plan.columns, is_alone=is_alone)
+            is_first = number == piece.start == 0
+            yield number, work_of(piece, source, plan.columns, is_alone=is_alone, is_first=is_first)
         start = 0
 
 
@@ -145,7 +152,7 @@ def _prepared(vectors: Vectors, read: Iterable[tuple[int, Work]]) -> Iterator[_P
 
 
 def _part(plan: Plan, prepared: _Prepared, embedded: Embedded) -> tuple[pa.Table, PartInfo]:
-    """Raises InvalidValue where the vectors cannot have the type."""
+    """Raises InvalidSetting where the vectors cannot have the type."""
     work, form = prepared.work, plan.form
     good = np.array([i for i in range(len(work.items)) if i not in embedded.faults], np.int64)
     kept = work.kept if len(good) == len(work.items) else work.kept.take(pa.array(good))
@@ -154,19 +161,48 @@ def _part(plan: Plan, prepared: _Prepared, embedded: Embedded) -> tuple[pa.Table
     vectors = embedded.vectors[good]
     table = kept
     if len(good):
-        finished = finish(vectors, dimensions=form.dimensions, normalize=form.normalize, output_dtype=form.output_dtype)
+        try:
+            finished = finish(
+                vectors, dimensions=form.dimensions, normalize=form.normalize, output_dtype=form.output_dtype
+            )
+        except InvalidValue as error:  # a server's vectors: those of a model here are known before
+            raise InvalidSetting(setting="--output-dtype", problem=error.message) from error
         column = pa.FixedSizeListArray.from_arrays(pa.array(finished.reshape(-1)), finished.shape[1])
         table = kept.append_column(plan.columns.vector, column)
-    info = PartInfo(prepared.source, work.piece.start, work.piece.stop, embedded.num_tokens, tuple(bad))
+    piece = work.piece
+    info = PartInfo(
+        prepared.source,
+        piece.start,
+        piece.stop,
+        embedded.num_tokens,
+        bytes_read=piece.bytes_read,
+        is_numbered=work.is_numbered,
+        bad=tuple(bad),
+    )
     return table, info
+
+
+def _same_type(before: pa.DataType | None, now: pa.DataType) -> pa.DataType:
+    """Raises InvalidSetting: a server has another model than it had."""
+    if before not in (None, now):
+        problem = f"its vectors were {before} in the parts before, and are {now}: --restart drops those parts"
+        raise InvalidSetting(setting="--url", problem=problem)
+    return now
 
 
 def _finish(plan: Plan, parts: Parts) -> None:
     finished = list(parts.finished())
     if not with_vectors(finished):
-        problem = f"no row has a vector: {finished[0][1].bad[0].reason}" if finished else "it has no rows"
+        problem = f"there are no rows in {', '.join(source.name for source in plan.sources[:3])}"
+        if finished:
+            _, info = finished[0]
+            bad = info.bad[0]
+            name = plan.sources[info.source].name_of(bad.row)
+            problem = f"no row has a vector; {name}, row {bad.row}: {bad.reason}"
         parts.drop()
         raise InvalidSetting(setting="INPUT", problem=problem)
+    key = plan.columns.key or DEFAULT_KEY
+    parts.take_numbers_away(key)
     errors = plan.output.beside(ERRORS_ENDING)
     if any(info.bad for _, info in finished):
         with errors.written() as stream:
@@ -174,14 +210,15 @@ def _finish(plan: Plan, parts: Parts) -> None:
                 stream.write(line)
     else:
         errors.delete()
-    join(finished, plan.output, key=plan.columns.key or DEFAULT_KEY, vector=plan.columns.vector)
+    join(finished, plan.output, key=key, vector=plan.columns.vector)
     parts.drop()
 
 
 def error_lines(sources: Sequence[Source], finished: Iterable[tuple[Location, PartInfo]]) -> Iterator[bytes]:
     for _, info in finished:
         for bad in info.bad:
-            yield orjson.dumps({"input": sources[info.source].name, "row": bad.row, "error": bad.reason}) + b"\n"
+            name = sources[info.source].name_of(bad.row)
+            yield orjson.dumps({"input": name, "row": bad.row, "error": bad.reason}) + b"\n"
 
 
 def ahead(items: Iterable[T], depth: int = 1) -> Generator[T]:

@@ -46,17 +46,19 @@ class Work:
     """int64 [n]: their numbers"""
     bad: tuple[BadRow, ...]
     """The piece's others"""
+    is_numbered: bool
+    """None of the piece's rows has a key of its own"""
 
 
-def work_of(piece: Piece, source: Source, columns: Columns, *, is_alone: bool) -> Work:
-    """`is_alone`: there is no other source. Raises InvalidSetting where there are no such columns."""
+def work_of(piece: Piece, source: Source, columns: Columns, *, is_alone: bool, is_first: bool = False) -> Work:
+    """`is_alone`: there is no other source; `is_first`: this is the first piece of all. Raises InvalidSetting where
+    there are no such columns: of JSON, whose rows may differ in them, in the first piece only.
+    """
     table = piece.table
     column = IMAGE_COLUMN if source.format == "images" else columns.text
     if column not in table.column_names:
         if len(table):
-            names = ", ".join(table.column_names)
-            problem = f"{source.name} has no column {column!r}; it has: {names}"
-            raise InvalidSetting(setting="--text-column", problem=problem)
+            raise InvalidSetting(setting="--text-column", problem=_has_no(source, column, table))
         table = table.append_column(column, pa.array([], pa.string()))
     items: list[Item] = []
     good: list[int] = []
@@ -71,7 +73,10 @@ def work_of(piece: Piece, source: Source, columns: Columns, *, is_alone: bool) -
     is_whole = len(good) == len(table)
     chosen = table if is_whole else table.take(pa.array(good, pa.int64()))
     rows = piece.rows if is_whole else piece.rows[good]
-    return Work(piece, items, _kept(chosen, rows, source, columns, is_alone), rows, tuple(bad))
+    may_lack = source.format == "jsonl" and not (is_first and len(table))
+    kept = _kept(chosen, rows, source, columns, is_alone=is_alone, may_lack=may_lack)
+    is_numbered = columns.key is None and DEFAULT_KEY not in table.column_names
+    return Work(piece, items, kept, rows, tuple(bad), is_numbered)
 
 
 def item_of(value: object, column: str) -> Item | RequestError:
@@ -87,18 +92,27 @@ def item_of(value: object, column: str) -> Item | RequestError:
     return value
 
 
-def _kept(table: pa.Table, rows: npt.NDArray[np.int64], source: Source, columns: Columns, is_alone: bool) -> pa.Table:
+def _kept(
+    table: pa.Table,
+    rows: npt.NDArray[np.int64],
+    source: Source,
+    columns: Columns,
+    *,
+    is_alone: bool,
+    may_lack: bool,
+) -> pa.Table:
+    """`may_lack`: columns that were asked for need not be there."""
     if source.format == "images":
         table = table.drop_columns(IMAGE_COLUMN)
     key = columns.key or DEFAULT_KEY
     if key not in table.column_names:
-        if columns.key is not None and source.format != "jsonl":
-            raise InvalidSetting(setting="--key-column", problem=f"{source.name} has no column {key!r}")
+        if columns.key is not None and not may_lack:
+            raise InvalidSetting(setting="--key-column", problem=_has_no(source, key, table))
         table = table.add_column(0, key, _keys(rows, source, columns, is_alone))
     if columns.kept is not None:
-        missing = [name for name in columns.kept if name not in table.column_names and source.format != "jsonl"]
-        if missing:
-            raise InvalidSetting(setting="--columns", problem=f"{source.name} has no column {missing[0]!r}")
+        missing = [name for name in columns.kept if name not in table.column_names]
+        if missing and not may_lack:
+            raise InvalidSetting(setting="--columns", problem=_has_no(source, missing[0], table))
         table = table.select([name for name in table.column_names if name == key or name in columns.kept])
     if columns.vector in table.column_names:
         problem = (
@@ -106,6 +120,11 @@ def _kept(table: pa.Table, rows: npt.NDArray[np.int64], source: Source, columns:
         )
         raise InvalidSetting(setting="--vector-column", problem=problem)
     return table
+
+
+def _has_no(source: Source, name: str, table: pa.Table) -> str:
+    where = f" in its first {len(table)} rows" if source.format == "jsonl" else ""
+    return f"{source.name} has no column {name!r}{where}; it has: {', '.join(table.column_names)}"
 
 
 def _keys(rows: npt.NDArray[np.int64], source: Source, columns: Columns, is_alone: bool) -> pa.Array:

@@ -102,8 +102,8 @@ class LocalVectors:
     def _read(self, items: Sequence[Item], first: int, faults: dict[int, str]) -> Iterator[tuple[int, PackedSequences]]:
         """The sequences of `items`, which have numbers from `first` on, in parts: where one is at fault, the others."""
         try:
-            given = items[0] if len(items) == 1 else list(items)  # alone, it is named without a number
-            parsed = parse_input(given, max_items=UNLIMITED, field=PARAM)
+            # one by itself is called 'text', not 'text[0]': its row is what its number would be taken for
+            parsed = parse_input(items[0] if len(items) == 1 else list(items), max_items=UNLIMITED, field=PARAM)
             yield first, self._sequences.make(parsed, self._options, self._visuals(parsed))
         except RequestError as error:
             if len(items) == 1:

@@ -11,6 +11,7 @@ import orjson
 from embedway.errors import InvalidSetting, NotMeasurable
 from embedway.load_test.client import Answer, Client, NoAnswer
 from embedway.load_test.measurement import OK
+from embedway.load_test.target import Target
 
 LONGEST_QUOTE = 300
 """Characters of a server's own words in an error"""
@@ -19,7 +20,11 @@ LONGEST_QUOTE = 300
 async def served_model(client: Client) -> str:
     """The first model that the server lists. Raises NotMeasurable, or InvalidSetting where there is none."""
     target = client.target
-    answer = await ask(client, target.head("GET", target.models_path))
+    return listed_model(await ask(client, target.head("GET", target.models_path)), target)
+
+
+def listed_model(answer: Answer, target: Target) -> str:
+    """The first one. Raises InvalidSetting."""
     try:
         name = orjson.loads(answer.body)["data"][0]["id"]
     except (orjson.JSONDecodeError, LookupError, TypeError):
