@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -26,6 +27,9 @@ from checkpoints import tiny_checkpoint
 from dual_checkpoints import dual_checkpoint
 from embedway import Embedder
 from embedway.cli import main
+from embedway.files import local_model
+from embedway.model_spec import ModelSpec
+from embedway.models.interface import EmbeddingModel
 from running_server import RunningServer
 
 TEXTS = [f"{'words and more ' * (i % 7)} number {i}" for i in range(120)]
@@ -205,6 +209,26 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
     assert len(said.splitlines()) == 1
     assert re.search(says, said)
     assert sorted(Path().iterdir()) == before
+
+
+def test_a_run_goes_on_in_the_type_that_was_measured_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Else a moment's load could choose another, and what is finished would be of no use."""
+    (tmp_path / "a.txt").write_text("good\n" + "word " * 400 + "\n")
+    given = (tmp_path / "a.txt", "-o", tmp_path / "out.npy", "--chunk-rows", "1")
+    assert run(monkeypatch, *given, "--dtype", "float32", "--fail-fast") == 1
+    asked = []
+    really_load = local_model.load_model
+
+    def load(spec: ModelSpec, *, dtype: str, **options: Any) -> EmbeddingModel:
+        asked.append(dtype)
+        return really_load(spec, dtype=dtype, **options)
+
+    monkeypatch.setattr(local_model, "load_model", load)
+    assert run(monkeypatch, *given) == 0
+    assert asked == ["float32"]
+    assert "1 rows, 1 of them by an earlier run" in capsys.readouterr().err
 
 
 def test_fail_fast_is_status_1_and_restart_drops_what_it_left(

@@ -366,6 +366,15 @@ def test_a_run_that_has_finished_nothing_binds_nobody(
     embed(*given, manifest={"columns": "another"})
 
 
+def test_a_broken_manifest_is_named(embed: Run, local_vectors: Callable[..., LocalVectors], tmp_path: Path) -> None:
+    given = [write_rows(tmp_path / "a.jsonl")], tmp_path / "out.parquet"
+    with pytest.raises(Ended):
+        embed(*given, vectors=EndingVectors(local_vectors(), 1))
+    (tmp_path / "out.parquet.parts" / "manifest.json").write_text("{")
+    with pytest.raises(InvalidSetting, match=r"manifest\.json is broken: --restart drops it"):
+        embed(*given)
+
+
 def test_progress_goes_on_where_the_earlier_run_ended(
     embed: Run, local_vectors: Callable[..., LocalVectors], tmp_path: Path
 ) -> None:

@@ -123,6 +123,9 @@ def embed(
             parts.drop()
         if place.exists and not overwrite and not parts.has_begun:
             raise InvalidSetting(setting="--output", problem=f"{output} is there already: --overwrite replaces it")
+        if settings.dtype == "auto":  # is measured, and need not come out the same when a run goes on
+            before = parts.manifest().get("model", {})
+            settings = settings.model_copy(update={"dtype": before.get("dtype", "auto")})
         with _vectors(settings, form, fields, url, api_key, concurrency) as (vectors, form, model):
             plan = Plan(
                 sources=sources,

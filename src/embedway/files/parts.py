@@ -101,17 +101,28 @@ class Parts:
         """Whether there is anything to go on with: a manifest alone binds nobody to its options."""
         return self.folder.child(MANIFEST).exists and self.folder.child(name_of(0)).exists
 
+    def manifest(self) -> dict[str, Any]:
+        """Of what is there to go on with, empty where there is nothing. Raises InputUnreadable or InvalidSetting."""
+        place = self.folder.child(MANIFEST)
+        if not self.has_begun:
+            return {}
+        try:
+            with readable(place):
+                return json.loads(place.read())
+        except json.JSONDecodeError as error:
+            raise InvalidSetting(setting="--output", problem=f"{place.given} is broken: --restart drops it") from error
+
     def begin(self, manifest: Mapping[str, Any]) -> None:
         """Go on with what is there, or begin. Raises InvalidSetting where that is of something else."""
         place = self.folder.child(MANIFEST)
         wanted = json.loads(json.dumps(manifest))
-        if not place.exists:
+        found = self.manifest()
+        if not found:
             with writable(self.folder):
                 self.folder.system.create_dir(self.folder.path)
                 with place.written() as stream:
                     stream.write(json.dumps(wanted, indent=1).encode())
             return
-        found = json.loads(place.read())
         different = [name for name in wanted if found.get(name) != wanted[name]]
         if different:
             problem = f"{self.folder.given} is an unfinished run with other {', '.join(different)}: --restart drops it"
