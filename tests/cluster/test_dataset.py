@@ -1,25 +1,29 @@
-"""Ray Data on a small cluster: every row once, with its own vector, also where an actor dies."""
+"""Ray Data on a small cluster: every row once, with its own vector, also where an actor or the job is killed."""
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow.fs import FileSelector, FileSystem
 
 from embedway import Embedder
 from embedway.config import DEFAULT_MODEL
+from embedway.errors import InvalidSetting
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -96,56 +100,116 @@ def test_a_row_that_cannot_be_embedded_says_why_and_ends_nothing() -> None:
         embed_dataset(ray.data.from_arrow(table), DEFAULT_MODEL, fail_fast=True).take_all()
 
 
-JOB = """
-import logging, sys, time
-from pathlib import Path
-import ray
-from ray.data.checkpoint import CheckpointConfig
-from embedway.cluster import embed_dataset
-from embedway.config import DEFAULT_MODEL
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"text_column": "body"}, "there is no column 'body'; there are: id, text"),
+        ({"vector_column": "id"}, "there is a column 'id' already"),
+        ({"prompt_name": "nobody's"}, "this model declares no prompts"),
+    ],
+)
+def test_a_job_that_cannot_go_on_ends_and_says_why(options: dict[str, Any], sentence: str) -> None:
+    import ray
+    from ray.exceptions import RayError
 
-folder = Path(sys.argv[1])
-ray.init(num_cpus=3, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False)
-context = ray.data.DataContext.get_current()
-context.checkpoint_config = CheckpointConfig("id", str(folder / "checkpoints"), delete_checkpoint_on_success=False)
+    from embedway.cluster import embed_dataset
 
-def wait_for_the_gate(batch):
-    while max(batch["id"]) >= 100 and not (folder / "gate").exists():
-        time.sleep(0.05)
-    with (folder / "embedded").open("a") as file:
-        file.write("".join(f"{i}\\n" for i in batch["id"]))
-    return batch
-
-rows = ray.data.read_parquet(str(folder / "in"), override_num_blocks=10)
-rows = rows.repartition(10).map_batches(wait_for_the_gate, batch_size=None, num_cpus=0.1)
-embed_dataset(rows, DEFAULT_MODEL, batch_size=20).write_parquet(str(folder / "out"))
-"""
-"""What is behind the hundredth row waits for a gate, so that the job is killed with some blocks written"""
+    rows = ray.data.from_items([{"id": 0, "text": "a cat"}, {"id": 1, "text": ""}])
+    with pytest.raises(RayError, match=sentence):
+        embed_dataset(rows, DEFAULT_MODEL, **options).materialize()
 
 
-def test_a_job_that_was_killed_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    for first in range(0, 200, 20):
-        part = pa.table({"id": range(first, first + 20), "text": TEXTS[first : first + 20]})
-        pq.write_table(part, tmp_path / "in" / f"{first:03}.parquet")
-    command = [sys.executable, "-c", JOB, str(tmp_path)]
-    killed = subprocess.Popen(command, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "checkpoints").glob("*.parquet")):
-        assert killed.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    checkpoints = [pq.read_table(path) for path in (tmp_path / "checkpoints").glob("*.parquet")]
-    written = set(pa.concat_tables(checkpoints)["id"].to_pylist())
-    assert written
-    assert len(written) < len(TEXTS)
-    (tmp_path / "embedded").unlink()
-    (tmp_path / "gate").touch()
-    subprocess.run(command, check=True, timeout=120)
-    rows = pq.read_table(tmp_path / "out").to_pylist()
-    assert sorted(row["id"] for row in rows) == list(range(len(TEXTS)))
-    assert not any(row["embedding"] is None for row in rows)
-    again = {int(line) for line in (tmp_path / "embedded").read_text().split()}
-    assert again == set(range(len(TEXTS))) - written
+@pytest.mark.usefixtures("cluster")
+def test_checkpoints_of_rows_in_memory_are_refused(tmp_path: Path) -> None:
+    import ray
+    from ray.data.checkpoint import CheckpointConfig
+
+    from embedway.cluster import embed_dataset
+
+    rows = ray.data.from_items([{"id": 0, "text": "a cat"}])
+    with pytest.raises(InvalidSetting, match="rows in memory are not left out"):
+        embed_dataset(rows, DEFAULT_MODEL, checkpoint=CheckpointConfig("id", str(tmp_path)))
+
+
+@pytest.fixture(params=["disk", "S3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where a job reads and writes: a folder's URI."""
+    if request.param == "disk":
+        yield str(tmp_path)
+        return
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
+    yield "s3://bucket/job"
+    server.stop()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_job_goes_on_and_writes_each_row_once(place: str, tmp_path: Path) -> None:
+    import ray
+
+    system, root = FileSystem.from_uri(place)
+    system.create_dir(f"{root}/in")
+    for first in (0, 100):
+        table = pa.table({"id": list(map(str, range(first, first + 100))), "text": TEXTS[first : first + 100]})
+        pq.write_table(table, f"{root}/in/{first}.parquet", filesystem=system)
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+
+    def run(seen: str, kill_at: int) -> int:
+        job = [sys.executable, str(Path(__file__).with_name("dataset_job.py"))]
+        places = [f"{place}/in", f"{place}/out", f"{place}/checkpoints", str(tmp_path / seen)]
+        return subprocess.run([*job, *places, str(kill_at)], env=environment, check=False, timeout=300).returncode
+
+    def ids_in(folder: str) -> list[str]:
+        files = system.get_file_info(FileSelector(f"{root}/{folder}", recursive=True))
+        paths = [file.path for file in files if file.is_file and ".pending" not in file.base_name]
+        tables = [pq.read_table(path, filesystem=system, columns=["id"]) for path in paths]
+        return [row for table in tables for row in table.column("id").to_pylist()]
+
+    assert run("first", kill_at=3) == -signal.SIGKILL
+    done = ids_in("checkpoints")
+    assert 60 <= len(done) < len(TEXTS)
+    assert run("second", kill_at=1000) == 0
+    again = (tmp_path / "second").read_text().split()
+    assert not set(done) & set(again)
+    assert sorted(ids_in("out")) == sorted(map(str, range(len(TEXTS))))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_rows_whose_checkpoint_was_being_moved_are_written_again(tmp_path: Path) -> None:
+    """A move on S3 is a copy and a deletion."""
+    import ray
+    from ray.data.checkpoint import CheckpointConfig
+
+    from embedway.cluster import embed_dataset
+
+    folders = {name: tmp_path / name for name in ("in", "out", "checkpoints")}
+    folders["in"].mkdir()
+    table = pa.table({"id": range(40), "text": TEXTS[:40]})
+    pq.write_table(table, folders["in"] / "rows.parquet")
+    pq.write_table(table.slice(0, 0), folders["in"] / "none.parquet")
+
+    def run() -> None:
+        checkpoint = CheckpointConfig("id", str(folders["checkpoints"]), delete_checkpoint_on_success=False)
+        rows = ray.data.read_parquet(str(folders["in"]))
+        embedded = embed_dataset(rows, DEFAULT_MODEL, checkpoint=checkpoint, batch_size=20, block_rows=20)
+        assert rows.context.checkpoint_config is None
+        embedded.write_parquet(str(folders["out"]))
+
+    run()
+    final = min(folders["checkpoints"].iterdir())
+    shutil.copy(final, final.with_suffix(".pending.parquet"))
+    kept = [file for file in folders["out"].iterdir() if not file.name.startswith(final.stem)]
+    run()
+    assert sorted(pq.read_table(folders["out"]).column("id").to_pylist()) == list(range(40))
+    assert len(kept) == 1
+    assert kept[0].exists()
+    files = set(folders["out"].iterdir())
+    run()
+    assert set(folders["out"].iterdir()) == files
