@@ -160,6 +160,12 @@ def test_patience_ends(server: Server, vectors: RemoteVectors, monkeypatch: pyte
         vectors.embed(["a text"])
 
 
+def test_who_asks_for_more_than_the_patience_is_not_waited_for(server: Server, vectors: RemoteVectors) -> None:
+    server.statuses = [(429, {"Retry-After": "3600"})]
+    with pytest.raises(ServerRefuses, match=r"429: it says 429 \(it asks to wait for 3600 seconds\)"):
+        vectors.embed(["a text"])
+
+
 def test_what_is_no_answer_of_such_a_server_ends_the_run(
     server: Server, vectors: RemoteVectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:

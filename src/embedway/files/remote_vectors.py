@@ -172,9 +172,11 @@ class RemoteVectors:
                         return answer
                 elif answer.status not in (408, 409, 429, 502, 503, 504):
                     raise ServerRefuses(url=self._target.url, problem=problem)
-            if time.monotonic() - self._answered_at > PATIENCE_SECONDS:
-                raise ServerRefuses(url=self._target.url, problem=problem)
-            await asyncio.sleep(pause if wait is None else wait)
+            seconds = pause if wait is None else wait
+            if time.monotonic() + seconds - self._answered_at > PATIENCE_SECONDS:
+                asks = "" if wait is None else f" (it asks to wait for {wait:.0f} seconds)"
+                raise ServerRefuses(url=self._target.url, problem=problem + asks)
+            await asyncio.sleep(seconds)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _read(self, answer: Answer, numbers: Sequence[int], result: _Result) -> None:
