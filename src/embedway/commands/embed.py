@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from embedway.files.vectors import Vectors
 
 EMBED_SETTINGS = (*MODEL_SETTINGS, "dtype", "matryoshka", "truncate", "max_batch_tokens", "target_batch_ms")
+SERVER_SETTINGS = ("model_path", "truncate")
+"""Those that requests have, too"""
 KEY_VARIABLES = ["EMBEDWAY_CLIENT_API_KEY", "OPENAI_API_KEY"]
 FORMATS = ("jsonl", "csv", "parquet", "text", "images")
 
@@ -96,7 +98,11 @@ def embed(
 
     Exit status: 0 also with such rows, 1 where --fail-fast met one, 2 where it cannot be done.
     """
-    settings = load_settings(given_settings(None, flags), config)
+    given = given_settings(None, flags)
+    if url is not None and (name := next((name for name in given if name not in SERVER_SETTINGS), None)):
+        problem = "with --url it is the server's to say: leave it out"
+        raise InvalidSetting(setting=f"--{name.replace('_', '-')}", problem=problem)
+    settings = load_settings(given, config)
     configure_logging("error", process="embed")
     if importlib.util.find_spec("pyarrow") is None:
         raise FilesNotInstalled(what="embedway embed", package="pyarrow", extra="files")
