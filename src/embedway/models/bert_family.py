@@ -21,6 +21,7 @@ from embedway.models.dense import load_dense_modules
 from embedway.models.fused_linear import Linear, Norm
 from embedway.models.joined_adapters import joined
 from embedway.models.packed_rows import with_spare_rows
+from embedway.models.residual_norm import best_norm_of_sum
 from embedway.models.text_model import TextModel
 from embedway.models.torch_adapter import TorchAdapter
 from embedway.models.torch_types import TORCH_TYPES
@@ -99,8 +100,10 @@ class FusedBert:
         self.dtype, self.device, self.is_packed = dtype, device, pack
         self.words = self._float32(weights.word_table)
         self.positions = self._float32(weights.position_table)
-        self.token_type = None if weights.token_type is None else self._float32(weights.token_type)
+        if weights.token_type is not None:  # of all tokens the first type
+            self.positions = self.positions + self._float32(weights.token_type)
         self.norm = self._norm(weights.norm_weight, weights.norm_bias)
+        self.norm_of_sum = best_norm_of_sum(self.norm, dtype)
         self.layers = [self._layer(i, layer) for i, layer in enumerate(weights.layers)]
         self.relative_bias = None if weights.relative_bias is None else self._float32(weights.relative_bias).to(dtype)
         self.square_bias = torch.empty(0, 0, 0)
@@ -112,17 +115,15 @@ class FusedBert:
         if self.device.type == "cuda":
             adapted = joined(adapted)
         positions = layout.positions + self.shape.first_position
-        hidden = self.words[with_spare_rows(token_ids)] + self.positions[with_spare_rows(positions)]
-        if self.token_type is not None:
-            hidden += self.token_type
-        hidden = self.norm(hidden)
+        words, places = self.words[with_spare_rows(token_ids)], self.positions[with_spare_rows(positions)]
+        hidden, narrow = self.norm_of_sum(words, places, self.norm, self.dtype)
         bias = None if self.relative_bias is None else self.position_bias
         for layer in self.layers:
-            q, k, v = layer.qkv(hidden.to(self.dtype), adapted).unflatten(1, (3, self.shape.num_heads, -1)).unbind(1)
+            q, k, v = layer.qkv(narrow, adapted).unflatten(1, (3, self.shape.num_heads, -1)).unbind(1)
             mixed = layer.attention(varlen_attention(q, k, v, layout, bias=bias).flatten(1), adapted)
-            hidden = layer.attention_norm(hidden + mixed)
-            wide = layer.up(hidden.to(self.dtype), adapted, self.shape.activation)
-            hidden = layer.output_norm(hidden + layer.down(wide, adapted))
+            hidden, narrow = self.norm_of_sum(hidden, mixed, layer.attention_norm, self.dtype)
+            down = layer.down(layer.up(narrow, adapted, self.shape.activation), adapted)
+            hidden, narrow = self.norm_of_sum(hidden, down, layer.output_norm, self.dtype)
         return hidden[: len(token_ids)]
 
     def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:

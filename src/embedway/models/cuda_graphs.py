@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("embedway.models")
 
-SIZES = (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+SIZES = (
+    *(16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
+    *(10_240, 12_288, 14_336, 16_384),
+)
 """Tokens. The steps are small enough that what runs for nothing is less than what launching costs."""
 SHORT = 64
 """Sequences of at most so many tokens have graphs of their own: attention launches a block for each place that a

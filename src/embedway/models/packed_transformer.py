@@ -14,6 +14,7 @@ from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from embedway.models.attention import varlen_attention
+from embedway.models.fused_modules import fuse_on_cuda
 from embedway.models.joined_adapters import joined
 from embedway.models.packed_rows import with_spare_rows
 from embedway.models.torch_adapter import changes_of
@@ -70,10 +71,12 @@ AttentionInterface.register(ATTENTION_NAME, packed_attention)
 
 
 class PackedTransformer:
-    """A transformers model whose attention is ours. Takes the model over: its attention implementation is changed."""
+    """A transformers model whose attention is ours. Takes the model over: its attention implementation is changed, and
+    on CUDA the forward of some of its modules."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         model.set_attn_implementation(ATTENTION_NAME)
+        fuse_on_cuda(model)
         self.model = model
         self.first_position = first_position(model)
 
