@@ -16,6 +16,7 @@ from api.conftest import Serve
 from api.protocol_server import EMBED, Server, connection, head, read_answer, request, serving
 from embedway.api.admission import Held
 from embedway.api.body_limit import SMALL_BODY
+from embedway.api.early_refusal import EarlyRefusal
 
 QUERY = request("a text")
 BROKEN = QUERY.replace(b'{"', b'"{')
@@ -168,3 +169,14 @@ async def test_refusals_are_written_into_the_request_log(serve: Serve, caplog: p
         [answer] = await exchange(server, request("a text", EMBED, "X-Request-Id: refused-one"))
         assert status_of(answer) == 429
     assert "refused-one" in str([record.msg for record in caplog.records])
+
+
+async def test_those_that_come_at_once_are_counted_before_they_are_admitted(serve: Serve) -> None:
+    """There is room for one: of many that are read in one turn of the loop, one is looked at."""
+    async with full(serve, max_queued_requests=None, max_queued_tokens=100) as server:
+        head_of = [(b"content-length", b"800")]
+        early = EarlyRefusal(server.context)
+        answers = [early.answer(b"POST", b"/v1/embeddings", head_of) for _ in range(3)]
+        assert [answer is None for answer in answers] == [True, False, False]
+        await asyncio.sleep(0)  # they would have been admitted in this turn, or not
+        assert early.answer(b"POST", b"/v1/embeddings", head_of) is None

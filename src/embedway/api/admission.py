@@ -28,6 +28,10 @@ RefusalCause: TypeAlias = Literal["tokens", "requests", "deadline"]
 
 INTERACTIVE_TOKENS = 1024
 """A request of more is bulk: a query is some ten tokens, a document some hundred."""
+USUAL_TOKENS = 64
+"""Of an interactive request, at most"""
+MAX_USUAL_SHARE = 1 / 64
+"""Of the room for tokens: where that is small, a usual request is, too."""
 BULK_SHARE = 0.75
 DEFAULT_SECONDS = 60.0
 """Of work, where --max-queued-tokens is not given: as long as most clients wait for an answer"""
@@ -136,21 +140,22 @@ class Admission:
         cause = self._cause(name, held, own, tokens, timeout, key_number) or self.cause_for_all(timeout)
         if cause is not None:
             self.on_refusal(name, cause)
-            raise self.refusal(cause, name, key_number)
+            raise refusal(cause, self.retry_after_seconds(name, key_number))
         return Permit(held, own, tokens)
 
-    def cause_for_all(self, timeout: float | None) -> RefusalCause | None:
+    def cause_for_all(self, timeout: float | None, *, ahead: int = 0) -> RefusalCause | None:
         """Why every request whose client waits for `timeout` seconds, or less, would be refused; None: not every one.
 
-        So it is where interactive requests alone leave no room for another token. Where keys have parts, one that has
-        nothing here is always let in.
+        `ahead`: tokens of interactive requests that are about to be admitted.
+
+        So it is where interactive requests alone leave less room than a usual one takes: the rest is too small for
+        nearly all, who would each go the whole way to learn that. Where keys have parts, one that has nothing here is
+        always let in.
         """
         if self.limits.by_key:
             return None
-        return self._cause("interactive", self.interactive, self.interactive, 1, timeout, NO_KEY)
-
-    def refusal(self, cause: RefusalCause, name: RequestClass, key_number: int = NO_KEY) -> ServerOverloaded:
-        return ServerOverloaded(problem=PROBLEMS[cause], seconds=self._retry_after(name, key_number))
+        tokens = ahead + max(1, int(min(USUAL_TOKENS, self.max_tokens * MAX_USUAL_SHARE)))
+        return self._cause("interactive", self.interactive, self.interactive, tokens, timeout, NO_KEY)
 
     def _cause(
         self, name: RequestClass, held: Held, own: Held, tokens: int, timeout: float | None, key_number: int
@@ -197,7 +202,8 @@ class Admission:
             work = min(work, (own + tokens) * len(present))
         return work / self.tokens_per_second
 
-    def _retry_after(self, name: RequestClass, key_number: int) -> int:
+    def retry_after_seconds(self, name: RequestClass, key_number: int = NO_KEY) -> int:
+        """After which one that is refused now may come again, whole ones."""
         least, most = RETRY_AFTER_SECONDS
         return min(most, max(least, math.ceil(self.wait_seconds(name, 0, key_number))))
 
@@ -207,3 +213,7 @@ PROBLEMS: dict[RefusalCause, str] = {
     "requests": "there are as many requests as may wait (--max-queued-requests)",
     "deadline": "those before it will take longer than its deadline allows",
 }
+
+
+def refusal(cause: RefusalCause, retry_after_seconds: int) -> ServerOverloaded:
+    return ServerOverloaded(problem=PROBLEMS[cause], seconds=retry_after_seconds)

@@ -8,12 +8,15 @@ at before: the answer says no more than that the server is busy.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from embedway.api.admission import RefusalCause, refusal
 from embedway.api.body_limit import SMALL_BODY
 from embedway.api.deadline import HEADER_KEY, head_timeout_ms
 from embedway.api.embeddings import ROUTES
@@ -30,6 +33,9 @@ Head = Sequence[tuple[bytes, bytes]]
 WHOLE_WAY = frozenset({b"connection", b"expect", b"origin", b"transfer-encoding", b"upgrade"})
 """Whose request these are in wants more of an answer than there is here"""
 
+BYTES_PER_TOKEN = 8
+"""Of a query's body, with the names of its fields"""
+
 TARGETS = frozenset(route.path.encode() for route in ROUTES)
 
 
@@ -40,6 +46,8 @@ class EarlyRefusal:
         self._context = context
         # their lines and spans are written on the whole way
         self._is_open = context.request_log is None and context.tracer is None
+        self._let_in = 0
+        """Tokens of those let in this turn of the loop: each is admitted, or not, once all of them are here"""
 
     def answer(self, method: bytes, target: bytes, head: Head) -> bytes | None:
         """The 429 for a request with such a head, to be sent once its body is read; None: it is to be looked at.
@@ -49,13 +57,26 @@ class EarlyRefusal:
         if not self._is_open or target not in TARGETS or method != b"POST" or self._context.drain.has_begun:
             return None
         wants_more = any(name in WHOLE_WAY and not is_default(name, value) for name, value in head)
-        if wants_more or int(first(head, b"content-length") or 0) > SMALL_BODY:
+        size = int(first(head, b"content-length") or 0)
+        if wants_more or size > SMALL_BODY:
             return None
         try:
-            refusal = self._refusal(self._timeout(head))
+            answer = self._refusal(self._timeout(head))
         except InvalidValue:
             return None
-        return None if refusal is None else self._written(target, head, refusal)
+        if answer is None:
+            self._let_one_in(size // BYTES_PER_TOKEN)
+            return None
+        self._context.metrics.request_done(target.decode(), ServerOverloaded.status, 0.0, ())
+        return answer.with_id(first(head, b"x-request-id"))
+
+    def _let_one_in(self, tokens: int) -> None:
+        if not self._let_in:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._let_in += tokens
+
+    def _end_turn(self) -> None:
+        self._let_in = 0
 
     def _timeout(self, head: Head) -> float | None:
         """The most seconds that the client waits; None: nothing is said of that. Raises InvalidValue."""
@@ -65,28 +86,41 @@ class EarlyRefusal:
         seconds = head_timeout_ms(given.decode("latin-1")) / 1000
         return seconds if limit is None else min(seconds, limit)
 
-    def _refusal(self, timeout: float | None) -> ServerOverloaded | None:
+    def _refusal(self, timeout: float | None) -> WrittenRefusal | None:
         """None where a model is there that would not refuse everything."""
         books, causes = [], []
         for model in self._context.models:
-            cause = None if model.failure is not None else model.admission.cause_for_all(timeout)
+            cause = None if model.failure is not None else model.admission.cause_for_all(timeout, ahead=self._let_in)
             if cause is None:
                 return None
             books.append(model.admission)
             causes.append(cause)
         books[0].on_refusal("interactive", causes[0])
-        return books[0].refusal(causes[0], "interactive")
+        return written(causes[0], books[0].retry_after_seconds("interactive"))
 
-    def _written(self, target: bytes, head: Head, error: ServerOverloaded) -> bytes:
-        given = (first(head, b"x-request-id") or b"").decode("latin-1")
-        request_id = given if is_safe_request_id(given) else secrets.token_hex(16)
-        body = error_body(error)
-        lines = (
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"retry-after: {error.retry_after_seconds}\r\nx-request-id: {request_id}\r\n\r\n"
-        )
-        self._context.metrics.request_done(target.decode(), error.status, 0.0, ())
-        return b"".join((STATUS_LINE[error.status], lines.encode(), body))
+
+class WrittenRefusal(NamedTuple):
+    """An answer but for its request's id, which stands between the two."""
+
+    before_id: bytes
+    after_id: bytes
+
+    def with_id(self, given: bytes | None) -> bytes:
+        """The id that the client has given, or a new one where that is none to be repeated."""
+        text = (given or b"").decode("latin-1")
+        request_id = text if is_safe_request_id(text) else secrets.token_hex(16)
+        return b"".join((self.before_id, request_id.encode(), self.after_id))
+
+
+@functools.lru_cache(maxsize=256)
+def written(cause: RefusalCause, retry_after_seconds: int) -> WrittenRefusal:
+    error = refusal(cause, retry_after_seconds)
+    body = error_body(error)
+    lines = (
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        f"retry-after: {retry_after_seconds}\r\nx-request-id: "
+    )
+    return WrittenRefusal(STATUS_LINE[error.status] + lines.encode(), b"\r\n\r\n" + body)
 
 
 def first(head: Head, name: bytes) -> bytes | None:
