@@ -126,7 +126,7 @@ async def test_a_key_is_shown_nowhere(connect: Connect) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "broken"),
     [
-        ("/v1/embeddings", {"model": MODEL, "input": "a"}, "embedway.api.embeddings.finish"),
+        ("/v1/embeddings", {"model": MODEL, "input": "a"}, "embedway.api.embedding_call.finish"),
         ("/tokenize", {"prompt": "a"}, "embedway.api.tokenize_routes.read_body"),
     ],
 )

@@ -18,7 +18,7 @@ from embedway.api.priority import priority_of
 from embedway.api.request_context import clock_of, record_of
 from embedway.engine.client import EmbedResult, Terms
 from embedway.inputs.items import Items
-from embedway.inputs.sequences import NO_VISUALS, InputOptions
+from embedway.inputs.sequences import NO_VISUALS
 from embedway.packed_sequences import PackedSequences
 from embedway.visual import Visual
 
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from embedway.api.admission import Permit
     from embedway.api.deadline import Deadline
-    from embedway.api.schemas import EmbeddingRequest, EncodeRequest
-    from embedway.api.served_models import ServedModel
+    from embedway.api.embedding_call import EmbeddingCall
     from embedway.media.reader import MediaReader
     from embedway.observability.request_log import RequestRecord
     from embedway.observability.stage_clock import StageClock
@@ -40,19 +39,14 @@ Embedded: TypeAlias = "tuple[PackedSequences, EmbedResult]"
 
 @dataclass(slots=True, eq=False)
 class EmbeddingJob:
-    """Items, how they are to be read, and for whom."""
+    """A call, and for whom it is done."""
 
     context: ApiContext
-    model: ServedModel
-    items: Items
-    options: InputOptions
+    call: EmbeddingCall
     work: int
     """Characters or token ids that are to be gone through"""
     is_quick: bool
     """They are, on the event loop"""
-    adapter: str | None
-    """The one that the model's name asks for"""
-    lora_path: object
     priority: int
     """The scheduler's: larger first"""
     deadline: Deadline | None
@@ -61,120 +55,137 @@ class EmbeddingJob:
     clock: StageClock
     """The request's"""
 
+    @classmethod
+    def of(
+        cls,
+        context: ApiContext,
+        call: EmbeddingCall,
+        *,
+        priority: int,
+        deadline: Deadline | None,
+        key_number: int,
+        clock: StageClock,
+    ) -> EmbeddingJob:
+        """Raises ModelUnavailable, UnknownPrompt or InvalidValue."""
+        call.model.check_available()
+        sequences = call.model.sequences
+        work = sequences.work(call.items, call.options)
+        return cls(context, call, work, sequences.is_quick(call.items, work), priority, deadline, key_number, clock)
+
     @property
     def waits_for_engine_only(self) -> bool:
-        return self.is_quick and not self.items.media and self.adapter is None and self.lora_path is None
+        """There is nothing to be fetched, and nothing to be done beside the event loop."""
+        call = self.call
+        return self.is_quick and not call.items.media and call.adapter is None and call.body.lora_path is None
 
     def describe(self, record: RequestRecord) -> None:
         """Write what is asked for."""
-        record.items, record.priority = len(self.items), self.priority
+        call = self.call
+        record.items, record.priority = len(call.items), self.priority
         if self.context.request_log is not None:
-            record.texts = self.context.request_log.texts_of(self.items.texts)
-        asked = self.lora_path if self.adapter is None else self.adapter
+            record.texts = self.context.request_log.texts_of(call.items.texts)
+        asked = call.body.lora_path if call.adapter is None else call.adapter
         record.adapter = None if asked is None else str(asked)
 
     def admit(self) -> Permit:
         """Raises ServerOverloaded, or DeadlineExceeded."""
-        tokens = self.model.sequences.estimate(self.items, self.work)
+        model = self.call.model
+        tokens = model.sequences.estimate(self.call.items, self.work)
         timeout = None
         if self.deadline is not None:
             self.deadline.check()
             timeout = self.deadline.remaining_seconds()
-        return self.model.admission.admit(tokens, priority=self.priority, timeout=timeout, key_number=self.key_number)
+        return model.admission.admit(tokens, priority=self.priority, timeout=timeout, key_number=self.key_number)
+
+    def answered(self, sequences: PackedSequences, result: EmbedResult) -> None:
+        """Count what the engine has done."""
+        self.clock.answered(result.queue_seconds, result.compute_seconds)
+        self.context.metrics.embedded(sequences.num_sequences, sequences.num_tokens)
 
     async def embed(self, permit: Permit) -> Embedded:
-        if self.items.media:
+        if self.call.items.media:
             await self._adapters()  # one that nobody knows is found before anything is fetched for it
             self.clock.begin("media")
-        async with visuals_of(self.model.media, self.items) as visuals:
-            sequences, answer = await self.submit(permit, visuals)
+        async with visuals_of(self.call.model.media, self.call.items) as visuals:
+            sequences, answer = await self._submit(permit, visuals)
             try:
                 return sequences, await answer
             finally:
                 del answer  # it has the error that it brings, which has this frame: neither would be freed
 
-    async def submit(self, permit: Permit, visuals: Mapping[int, tuple[Visual, ...]] = NO_VISUALS) -> Submitted:
-        context = self.context
+    def submit_at_once(self, permit: Permit) -> Submitted:
+        """Of a job that waits for the engine only."""
+        self.clock.begin("tokenize")
+        sequences = self._sequences(NO_VISUALS)
+        self.clock.end()
+        permit.settle(sequences.num_tokens)
+        return sequences, self._sent(sequences)
+
+    async def _submit(self, permit: Permit, visuals: Mapping[int, tuple[Visual, ...]]) -> Submitted:
         self.clock.begin("tokenize")
         if self.is_quick:
             sequences = self._sequences(visuals)
         else:
-            sequences = await context.threads.run(self.work, lambda: self._large_sequences(visuals))
+            sequences = await self.context.threads.run(self.work, lambda: self._large_sequences(visuals))
         self.clock.end()
         permit.settle(sequences.num_tokens)
         adapters = await self._adapters()
         # nothing may wait from here on: see AdapterChooser.choose
-        adapted = with_adapters(sequences, adapters)
+        return sequences, self._sent(with_adapters(sequences, adapters))
+
+    def _sent(self, sequences: PackedSequences) -> asyncio.Future[EmbedResult]:
         expires_at = None if self.deadline is None else self.deadline.expires_at
-        terms = Terms(self.priority, self.items.param, expires_at, self.key_number)
-        return sequences, self.model.engine.submit(adapted, terms)
+        terms = Terms(self.priority, self.call.items.param, expires_at, self.key_number)
+        return self.call.model.engine.submit(sequences, terms)
 
     def _sequences(self, visuals: Mapping[int, tuple[Visual, ...]]) -> PackedSequences:
-        return self.model.sequences.make(self.items, self.options, visuals)
+        return self.call.model.sequences.make(self.call.items, self.call.options, visuals)
 
     def _large_sequences(self, visuals: Mapping[int, tuple[Visual, ...]]) -> PackedSequences:
         """In a thread. The texts are freed there: that can take the event loop milliseconds, and they may be many."""
         try:
             return self._sequences(visuals)
         finally:
-            self.items.let_go_of_texts()
+            self.call.items.let_go_of_texts()
 
     async def _adapters(self) -> Sequence[AdapterRef | None]:
         """One an item; none where the request says nothing of adapters, as nearly all do."""
-        if self.adapter is None and self.lora_path is None:
+        call = self.call
+        if call.adapter is None and call.body.lora_path is None:
             return ()
-        chooser = AdapterChooser(self.model.adapters, self.model.settings.lora_root)
-        return await chooser.choose(self.adapter, self.lora_path, self.items)
+        chooser = AdapterChooser(call.model.adapters, call.model.settings.lora_root)
+        return await chooser.choose(call.adapter, call.body.lora_path, call.items)
 
 
-async def embed(
-    request: Request,
-    model: ServedModel,
-    body: EmbeddingRequest | EncodeRequest,
-    items: Items,
-    options: InputOptions,
-    *,
-    deadline: Deadline | None,
-    adapter: str | None = None,
-) -> Embedded:
-    """Embed a request's items, for as long as it is waited for: see `Waits.result`.
+async def embed(request: Request, call: EmbeddingCall, deadline: Deadline | None) -> Embedded:
+    """Do what a request asks for, for as long as it is waited for: see `Waits.result`.
 
     Raises ModelUnavailable, ServerOverloaded, or DeadlineExceeded, before any work is done.
     """
-    model.check_available()
     context = context_of(request)
-    clock = clock_of(request)
-    work = model.sequences.work(items, options)
-    job = EmbeddingJob(
+    job = EmbeddingJob.of(
         context,
-        model,
-        items,
-        options,
-        work=work,
-        is_quick=model.sequences.is_quick(items, work),
-        adapter=adapter,
-        lora_path=body.lora_path,
-        priority=priority_of(request, body.priority, context.settings),
+        call,
+        priority=priority_of(request, call.body.priority, context.settings),
         deadline=deadline,
         key_number=key_number_of(request),
-        clock=clock,
+        clock=clock_of(request),
     )
     if (record := record_of(request)) is not None:
         job.describe(record)
-    ids = (request_id_of(request), *(body.rid if isinstance(body.rid, list) else ()))
+    ids = (request_id_of(request), *call.item_ids)
     permit = until_sent(request, job.admit())
     if job.waits_for_engine_only:  # a task would cost more than all that is done here
-        sequences, answer = await job.submit(permit)
+        sequences, answer = job.submit_at_once(permit)
         try:
-            result = await context.waits.result(request, answer, request_ids=ids, deadline=job.deadline)
+            result = await context.waits.result(request, answer, request_ids=ids, deadline=deadline)
         finally:
             del answer  # as above
     else:
         sequences, result = await context.waits.result(
-            request, asyncio.ensure_future(job.embed(permit)), request_ids=ids, deadline=job.deadline
+            request, asyncio.ensure_future(job.embed(permit)), request_ids=ids, deadline=deadline
         )
-    clock.answered(result.queue_seconds, result.compute_seconds)
-    context.metrics.embedded(sequences.num_sequences, sequences.num_tokens)
+    job.answered(sequences, result)
     if record is not None:
         record.tokens = sequences.num_tokens
         record.queue_seconds, record.compute_seconds = result.queue_seconds, result.compute_seconds
