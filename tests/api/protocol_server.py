@@ -21,6 +21,7 @@ from embedway.api.app import create_core, with_layers
 from embedway.api.context import ApiContext
 from embedway.api.early_refusal import EarlyRefusal
 from embedway.api.http_protocol import HttpProtocol
+from embedway.api.quick_request import QuickRequests
 from embedway.api.server import limits_of
 from embedway.models.interface import PackedBatch
 from fake_model import FakeModel
@@ -113,6 +114,7 @@ async def serving(serve: Serve, **settings: object) -> AsyncGenerator[Server]:
             {},
             limits=limits_of(context.settings),
             early_refusal=EarlyRefusal(context),
+            quick_requests=QuickRequests(context),
         )
         listening = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
         listening.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)

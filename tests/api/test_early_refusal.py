@@ -17,6 +17,7 @@ from api.protocol_server import EMBED, Server, connection, head, read_answer, re
 from embedway.api.admission import Held
 from embedway.api.body_limit import SMALL_BODY
 from embedway.api.early_refusal import EarlyRefusal
+from embedway.api.plain_head import plain_head
 
 QUERY = request("a text")
 BROKEN = QUERY.replace(b'{"', b'"{')
@@ -174,9 +175,10 @@ async def test_refusals_are_written_into_the_request_log(serve: Serve, caplog: p
 async def test_those_that_come_at_once_are_counted_before_they_are_admitted(serve: Serve) -> None:
     """There is room for one: of many that are read in one turn of the loop, one is looked at."""
     async with full(serve, max_queued_requests=None, max_queued_tokens=100) as server:
-        head_of = [(b"content-length", b"800")]
+        plain = plain_head(b"POST", b"/v1/embeddings", [(b"content-length", b"800")])
+        assert plain is not None
         early = EarlyRefusal(server.context)
-        answers = [early.answer(b"POST", b"/v1/embeddings", head_of) for _ in range(3)]
+        answers = [early.answer(plain) for _ in range(3)]
         assert [answer is None for answer in answers] == [True, False, False]
         await asyncio.sleep(0)  # they would have been admitted in this turn, or not
-        assert early.answer(b"POST", b"/v1/embeddings", head_of) is None
+        assert early.answer(plain) is None

@@ -21,19 +21,30 @@ ANY = "*"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
-class AllowedHosts:
-    """ASGI middleware. `hosts` are names and addresses without ports, in small letters, or *.NAME."""
+class HostNames:
+    """Names and addresses without ports, in small letters, or *.NAME."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str]) -> None:
-        self._app = app
+    def __init__(self, hosts: Collection[str]) -> None:
         self._exact = frozenset(host for host in hosts if not host.startswith("*."))
         self._endings = tuple(host[1:] for host in hosts if host.startswith("*."))
+
+    def __contains__(self, host: str) -> bool:
+        """Whether a `Host` is one of them."""
+        name = name_of(host)
+        return name in self._exact or (bool(self._endings) and name.endswith(self._endings))
+
+
+class AllowedHosts:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, *, hosts: HostNames) -> None:
+        self._app = app
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             given = header(scope, b"host") or ""
-            name = name_of(given)
-            if name not in self._exact and not (self._endings and name.endswith(self._endings)):
+            if given not in self._hosts:
                 await error_response(HostNotAllowed(host=given))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -45,13 +56,13 @@ def name_of(host: str) -> str:
     return name.rstrip(".").lower()
 
 
-def hosts_to_allow(given: Collection[str], listening_on: str) -> Collection[str] | None:
+def hosts_to_allow(given: Collection[str], listening_on: str) -> HostNames | None:
     """What `--allowed-hosts` says; without it the loopback's names where only that is listened on. None: any."""
     if ANY in given:
         return None
     if given:
-        return [host.lower() if is_ipv6(host) else name_of(host) for host in given]
-    return [*LOOPBACK_HOSTS, listening_on.lower()] if is_loopback(listening_on) else None
+        return HostNames([host.lower() if is_ipv6(host) else name_of(host) for host in given])
+    return HostNames([*LOOPBACK_HOSTS, listening_on.lower()]) if is_loopback(listening_on) else None
 
 
 def is_ipv6(host: str) -> bool:

@@ -57,8 +57,12 @@ async def read_body(request: Request, form: BodyForm[BodyT]) -> ReadBody[BodyT]:
 def require_json(request: Request) -> None:
     """Raises UnsupportedMediaType."""
     content_type = header(request.scope, b"content-type") or ""
-    if content_type.partition(";")[0].strip().lower() != "application/json":
+    if not is_json(content_type):
         raise UnsupportedMediaType(got=content_type, expected="application/json")
+
+
+def is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
 def parsed_here(raw: bytes, form: BodyForm[BodyT], rules: BodyRules) -> ReadBody[BodyT]:

@@ -49,8 +49,12 @@ def head_deadline(request: Request, started_at: float) -> Deadline | None:
 
     `started_at` is when the request's head came, by `time.monotonic`. Raises InvalidValue.
     """
-    given = header(request.scope, HEADER_KEY)
     request_timeout = None if is_of_batch(request) else context_of(request).settings.request_timeout
+    return deadline_of(header(request.scope, HEADER_KEY), request_timeout, started_at)
+
+
+def deadline_of(given: str | None, request_timeout: float | None, started_at: float) -> Deadline | None:
+    """The same, of the header's value and the server's own timeout in seconds."""
     deadline = None if request_timeout is None else _after(request_timeout * 1000, started_at)
     return soonest(deadline, None if given is None else head_timeout_ms(given), started_at)
 

@@ -11,32 +11,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import secrets
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from embedway.api.admission import RefusalCause, refusal
-from embedway.api.body_limit import SMALL_BODY
 from embedway.api.deadline import HEADER_KEY, head_timeout_ms
-from embedway.api.embeddings import ROUTES
 from embedway.api.error_response import error_body
 from embedway.api.request_context import is_safe_request_id
 from embedway.errors import InvalidValue, ServerOverloaded
 
 if TYPE_CHECKING:
     from embedway.api.context import ApiContext
-
-Head = Sequence[tuple[bytes, bytes]]
-"""Headers, their names in small letters"""
-
-WHOLE_WAY = frozenset({b"connection", b"expect", b"origin", b"transfer-encoding", b"upgrade"})
-"""Whose request these are in wants more of an answer than there is here"""
+    from embedway.api.plain_head import PlainHead
 
 BYTES_PER_TOKEN = 8
 """Of a query's body, with the names of its fields"""
-
-TARGETS = frozenset(route.path.encode() for route in ROUTES)
 
 
 class EarlyRefusal:
@@ -49,26 +39,22 @@ class EarlyRefusal:
         self._let_in = 0
         """Tokens of those let in this turn of the loop: each is admitted, or not, once all of them are here"""
 
-    def answer(self, method: bytes, target: bytes, head: Head) -> bytes | None:
+    def answer(self, head: PlainHead) -> bytes | None:
         """The 429 for a request with such a head, to be sent once its body is read; None: it is to be looked at.
 
         It is for HTTP/1.1, and a connection that goes on.
         """
-        if not self._is_open or target not in TARGETS or method != b"POST" or self._context.drain.has_begun:
-            return None
-        wants_more = any(name in WHOLE_WAY and not is_default(name, value) for name, value in head)
-        size = int(first(head, b"content-length") or 0)
-        if wants_more or size > SMALL_BODY:
+        if not self._is_open or self._context.drain.has_begun:
             return None
         try:
             answer = self._refusal(self._timeout(head))
         except InvalidValue:
             return None
         if answer is None:
-            self._let_one_in(size // BYTES_PER_TOKEN)
+            self._let_one_in(head.size // BYTES_PER_TOKEN)
             return None
-        self._context.metrics.request_done(target.decode(), ServerOverloaded.status, 0.0, ())
-        return answer.with_id(first(head, b"x-request-id"))
+        self._context.metrics.request_done(head.path, ServerOverloaded.status, 0.0, ())
+        return answer.with_id(head.values.get(b"x-request-id"))
 
     def _let_one_in(self, tokens: int) -> None:
         if not self._let_in:
@@ -78,9 +64,9 @@ class EarlyRefusal:
     def _end_turn(self) -> None:
         self._let_in = 0
 
-    def _timeout(self, head: Head) -> float | None:
+    def _timeout(self, head: PlainHead) -> float | None:
         """The most seconds that the client waits; None: nothing is said of that. Raises InvalidValue."""
-        given, limit = first(head, HEADER_KEY), self._context.settings.request_timeout
+        given, limit = head.values.get(HEADER_KEY), self._context.settings.request_timeout
         if given is None:
             return limit
         seconds = head_timeout_ms(given.decode("latin-1")) / 1000
@@ -121,12 +107,3 @@ def written(cause: RefusalCause, retry_after_seconds: int) -> WrittenRefusal:
         f"retry-after: {retry_after_seconds}\r\nx-request-id: "
     )
     return WrittenRefusal(STATUS_LINE[error.status] + lines.encode(), b"\r\n\r\n" + body)
-
-
-def first(head: Head, name: bytes) -> bytes | None:
-    return next((value for key, value in head if key == name), None)
-
-
-def is_default(name: bytes, value: bytes) -> bool:
-    """Whether a header says what holds without it, too."""
-    return name == b"connection" and value.lower() == b"keep-alive"

@@ -44,9 +44,14 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def embedway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EmbedwayError)
-    if error.status == 500:
-        logger.error("request %s: %s (%s)", request_id_of(request), error.message, error.code)
+    log_fault(error, request_id_of(request))
     return error_response(error)
+
+
+def log_fault(error: EmbedwayError, request_id: str) -> None:
+    """Write down an error that is ours."""
+    if error.status == 500:
+        logger.error("request %s: %s (%s)", request_id, error.message, error.code)
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:

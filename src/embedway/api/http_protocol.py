@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from embedway.api import waits
 from embedway.api.early_refusal import EarlyRefusal
 from embedway.api.error_response import error_body
 from embedway.api.http_limits import (
@@ -25,6 +26,8 @@ from embedway.api.http_limits import (
     check_head,
 )
 from embedway.api.joined_writes import JoinedWrites
+from embedway.api.plain_head import PlainHead, plain_head
+from embedway.api.quick_request import Answer, QuickRequest, QuickRequests
 from embedway.api.receive_timer import ReceiveTimer
 from embedway.errors import (
     BodyTooLarge,
@@ -52,10 +55,15 @@ class HttpProtocol(HttpToolsProtocol):
         *,
         limits: HttpLimits,
         early_refusal: EarlyRefusal,
+        quick_requests: QuickRequests,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._early_refusal = early_refusal
+        self._quick_requests = quick_requests
+        self._plain_head: PlainHead | None = None
+        """Of what is being received, while all of it may come at once: then the application may never see it"""
+        self._plain_body: list[bytes] = []
         self._early_answer: bytes | None = None
         """To what is being received, which the application then never sees"""
         self._writes: JoinedWrites
@@ -68,7 +76,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._barren_bytes = 0
         """Received since anything came of it"""
         self._is_resuming = False
-        self._unanswered: deque[RequestResponseCycle] = deque()
+        self._unanswered: deque[RequestResponseCycle | QuickRequest] = deque()
         """In their order: the first is being answered"""
         self._is_refused = False
         self._last_words = b""
@@ -111,6 +119,8 @@ class HttpProtocol(HttpToolsProtocol):
         except HeadTooLarge as error:
             self._refuse(error)
         else:
+            if self._plain_head is not None:
+                self._go_the_whole_way()
             if self._is_receiving and not self._timer.is_running:
                 self._timer.start()
 
@@ -138,19 +148,22 @@ class HttpProtocol(HttpToolsProtocol):
         if self._timer.is_running:
             self._timer.start()
         if not self._unanswered and self.parser.get_http_version() == "1.1":
-            self._early_answer = self._early_refusal.answer(self.parser.get_method(), self.url, self.headers)
-            if self._early_answer is not None:
-                return
-        super().on_headers_complete()
-        self._unset_keepalive_if_required()  # an answer may have set it meanwhile
-        self._has_head = True
-        self._unanswered.append(self.cycle)
-        self.headers = []  # for trailers: they are not the request's, which has its list
+            head = plain_head(self.parser.get_method(), self.url, self.headers)
+            if head is not None:
+                self._early_answer = self._early_refusal.answer(head)
+                if self._early_answer is None and not self.flow.write_paused:
+                    self._plain_head = head
+                if self._early_answer is not None or self._plain_head is not None:
+                    return
+        self._give_to_application()
 
     def on_body(self, body: bytes) -> None:
         self._barren_bytes = 0
         self._timer.body_bytes += len(body)
         if self._early_answer is not None:
+            return
+        if self._plain_head is not None:
+            self._plain_body.append(body)
             return
         super().on_body(body)
         if self.cycle.response_complete and self._timer.body_bytes > self._limits.max_body_bytes:
@@ -160,7 +173,8 @@ class HttpProtocol(HttpToolsProtocol):
         assert self.parser is not None
         if self.parser.should_upgrade():
             return
-        if self._early_answer is None:
+        quick = self._take_quickly() if self._plain_head is not None else None
+        if self._early_answer is None and quick is None:
             super().on_message_complete()
         self._is_receiving = False
         self._barren_bytes = 0
@@ -169,8 +183,63 @@ class HttpProtocol(HttpToolsProtocol):
             self._writes.write(self._early_answer)
             self._early_answer = None
             super().on_response_complete()
+        elif quick is not None:
+            quick.then(self._answer_quickly)
+
+    # ── the two ways ──
+
+    def _take_quickly(self) -> QuickRequest | None:
+        """None: the request goes the whole way."""
+        assert self._plain_head is not None
+        quick = self._quick_requests.take(self._plain_head, b"".join(self._plain_body))
+        if quick is None:
+            self._go_the_whole_way()
+            return None
+        self._plain_head = None
+        self._plain_body.clear()
+        self._unset_keepalive_if_required()
+        self._has_head = True
+        self.cycle = quick  # ty: ignore[invalid-assignment] - it stands in its place
+        self._unanswered.append(quick)
+        if quick.pending is not None:  # what a shutdown waits for, and cancels in the end
+            self.tasks.add(quick.pending)  # ty: ignore[invalid-argument-type]
+            quick.pending.add_done_callback(self.tasks.discard)
+        return quick
+
+    def _go_the_whole_way(self) -> None:
+        """Of what is being received, with what has come of its body."""
+        body = b"".join(self._plain_body)
+        self._plain_head = None
+        self._plain_body.clear()
+        self._give_to_application()
+        if body:
+            super().on_body(body)
+
+    def _give_to_application(self) -> None:
+        if any(isinstance(earlier, QuickRequest) for earlier in self._unanswered):
+            # uvicorn reads no more until they are answered, and none but the application's would see the client's end
+            self.loop.call_later(waits.WATCH_AFTER_SECONDS, self._read_on)
+        super().on_headers_complete()
+        self._unset_keepalive_if_required()  # an answer may have set it meanwhile
+        self._has_head = True
+        self._unanswered.append(self.cycle)
+        self.headers = []  # for trailers: they are not the request's, which has its list
+
+    def _read_on(self) -> None:
+        if not self._writes.is_closing():
+            self.flow.resume_reading()
 
     # ── the answers ──
+
+    def _answer_quickly(self, quick: QuickRequest, answer: Answer) -> None:
+        general = [b"%s: %s\r\n" % header for header in self.server_state.default_headers]
+        if not quick.keep_alive:
+            general.append(b"connection: close\r\n")
+        quick.response_started = quick.response_complete = True
+        self._writes.write(b"".join((STATUS_LINE[answer.status], *general, answer.lines, b"\r\n", answer.body)))
+        if not quick.keep_alive:
+            self._writes.close()
+        self.on_response_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -236,8 +305,11 @@ def refusal_of(error: httptools.HttpParserError) -> EmbedwayError:
     return cause if isinstance(cause, EmbedwayError) else MalformedHttp(problem=str(error))
 
 
-def disconnect(cycle: RequestResponseCycle) -> None:
+def disconnect(cycle: RequestResponseCycle | QuickRequest) -> None:
     """Its request gets no answer any more, and is told so."""
+    if isinstance(cycle, QuickRequest):
+        cycle.disconnect()
+        return
     cycle.disconnected = True
     cycle.on_response = _nobody_is_told  # it is uvicorn's to let go of the protocol, but only where it has begun
     cycle.message_event.set()

@@ -28,6 +28,7 @@ from embedway.api.early_refusal import EarlyRefusal
 from embedway.api.http_limits import HttpLimits
 from embedway.api.http_protocol import HttpProtocol
 from embedway.api.model_host import ModelHost, opened
+from embedway.api.quick_request import QuickRequests
 from embedway.api.supervisor_orders import SupervisorOrders
 from embedway.api.tls_server import TlsServer
 from embedway.api.waits import Waits
@@ -115,10 +116,12 @@ async def serve_http(context: ApiContext, host: ModelHost, link: ParentLink, soc
     settings, core = context.settings, create_core(context)
     delay = min(settings.drain_delay, settings.drain_timeout)
     limits = limits_of(settings)
-    refusal = EarlyRefusal(context)
+    protocol = functools.partial(
+        HttpProtocol, limits=limits, early_refusal=EarlyRefusal(context), quick_requests=QuickRequests(context)
+    )
     server_config = uvicorn.Config(
         with_layers(core, context),
-        http=cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, limits=limits, early_refusal=refusal)),
+        http=cast("type[asyncio.Protocol]", protocol),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -86,25 +86,35 @@ class Waits:
 
         The request's body must have been read: from then on the server has only the disconnect to tell.
         """
-        wait = Wait(request_ids, answer)
-        loop = asyncio.get_running_loop()
-        wait.timers.append(loop.call_later(WATCH_AFTER_SECONDS, wait.watch, request.receive))
-        if deadline is not None:
-            wait.timers.append(loop.call_later(deadline.remaining_seconds(), wait.end, deadline.error()))
-        self._waits.add(wait)
+        wait = self.begin(answer, request_ids, deadline)
+        wait.timers.append(asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, wait.watch, request.receive))
         try:
             return await answer
         except asyncio.CancelledError:
             if wait.ended_by is None:
                 raise
-            self.on_end(CAUSES[type(wait.ended_by)])
             raise wait.ended_by from None
         finally:
-            self._waits.remove(wait)
-            wait.close()
+            self.close(wait)
             # Both have the error that is raised, which has this frame: the request would stay until the garbage is
             # looked through, and that is seldom.
             del wait, answer
+
+    def begin(self, answer: asyncio.Future[Any], request_ids: tuple[str, ...], deadline: Deadline | None) -> Wait:
+        """Watch over an answer from now on, until its wait is closed."""
+        wait = Wait(request_ids, answer)
+        if deadline is not None:
+            loop = asyncio.get_running_loop()
+            wait.timers.append(loop.call_later(deadline.remaining_seconds(), wait.end, deadline.error()))
+        self._waits.add(wait)
+        return wait
+
+    def close(self, wait: Wait) -> None:
+        """The answer is there, or given up."""
+        self._waits.remove(wait)
+        wait.close()
+        if wait.ended_by is not None:
+            self.on_end(CAUSES[type(wait.ended_by)])
 
     def abort(self, request_id: str | None) -> None:
         """End the requests that have this id; None: all."""

@@ -81,11 +81,17 @@ class Metrics:
 
     @contextmanager
     def in_progress(self) -> Generator[None]:
-        self._values[self._in_progress] += 1
+        self.request_began()
         try:
             yield
         finally:
-            self._values[self._in_progress] -= 1
+            self.request_ended()
+
+    def request_began(self) -> None:
+        self._values[self._in_progress] += 1
+
+    def request_ended(self) -> None:
+        self._values[self._in_progress] -= 1
 
     def refused(self, request_class: str, cause: str) -> None:
         self._count(f'{REFUSALS}{{class="{request_class}",cause="{cause}"}}')
