@@ -64,6 +64,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._plain_head: PlainHead | None = None
         """Of what is being received, while all of it may come at once: then the application may never see it"""
         self._plain_body: list[bytes] = []
+        self._is_first = True
+        """What is being received, in the piece of data that came last: all that a client sends in one piece would hold
+        the loop, if it were answered at once"""
         self._early_answer: bytes | None = None
         """To what is being received, which the application then never sees"""
         self._writes: JoinedWrites
@@ -110,6 +113,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused or self._writes.is_ending:
             return
         self._barren_bytes += len(data)
+        self._is_first = True
         try:
             self._parse(data)
             if self._barren_bytes > MAX_HEAD_BYTES:
@@ -147,7 +151,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._barren_bytes = 0
         if self._timer.is_running:
             self._timer.start()
-        if not self._unanswered and self.parser.get_http_version() == "1.1":
+        if self._is_first and not self._unanswered and self.parser.get_http_version() == "1.1":
             head = plain_head(self.parser.get_method(), self.url, self.headers)
             if head is not None:
                 self._early_answer = self._early_refusal.answer(head)
@@ -173,6 +177,7 @@ class HttpProtocol(HttpToolsProtocol):
         assert self.parser is not None
         if self.parser.should_upgrade():
             return
+        self._is_first = False
         quick = self._take_quickly() if self._plain_head is not None else None
         if self._early_answer is None and quick is None:
             super().on_message_complete()

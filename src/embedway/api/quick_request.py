@@ -131,6 +131,7 @@ class QuickRequest:
             self._on_answer = on_answer
         else:
             on_answer(self, self._answer)
+            self._answer = None  # the connection keeps this request until its next one
 
     def disconnect(self) -> None:
         """The client has gone."""
@@ -227,9 +228,10 @@ class QuickRequest:
 
     def _done(self, answer: Answer) -> None:
         answer = answer._replace(lines=b"%sx-request-id: %s\r\n" % (answer.lines, self._id.encode()))
-        self._answer = answer
         if self._on_answer is not None:
             self._on_answer(self, answer)
+        elif not self.disconnected:
+            self._answer = answer
         self._end(answer.status)
 
     def _end(self, status: int) -> None:
@@ -240,4 +242,4 @@ class QuickRequest:
         self._context.metrics.request_ended()
         if self._permit is not None:
             self._permit.__exit__(None, None, None)
-        self.pending = self._wait = self._job = self._on_answer = None
+        self.pending = self._wait = self._job = self._sequences = self._permit = self._on_answer = None
