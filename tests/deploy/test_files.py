@@ -77,9 +77,10 @@ def test_the_image_copies_what_is_there_and_let_through() -> None:
 
 def test_both_targets_run_as_a_user_without_rights() -> None:
     assert set(re.findall(r"^FROM runtime AS (\S+)$", DOCKERFILE, re.MULTILINE)) == {"cpu", "cuda"}
-    runtime = DOCKERFILE.partition(" AS runtime\n")[2]
-    assert re.findall(r"^USER (\S+)$", runtime, re.MULTILINE) == ["10001:10001"]
-    assert "apt-get" not in runtime
+    runtime, cuda, cpu = re.split(r"^FROM .*\n", DOCKERFILE.partition(" AS runtime\n")[2], flags=re.MULTILINE)
+    for stage, users in ((runtime, ["10001:10001"]), (cuda, ["0:0", "10001:10001"]), (cpu, [])):
+        assert re.findall(r"^USER (\S+)$", stage, re.MULTILINE) == users
+        assert ("apt-get" in stage) == (stage is cuda)
 
 
 def test_compose_mounts_what_is_there() -> None:

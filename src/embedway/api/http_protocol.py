@@ -65,8 +65,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Of what is being received, while all of it may come at once: then the application may never see it"""
         self._plain_body: list[bytes] = []
         self._is_first = True
-        """What is being received, in the piece of data that came last: all that a client sends in one piece would hold
-        the loop, if it were answered at once"""
+        """No request has ended yet in the piece of data that came last. Only the first of a piece may be answered at
+        once: to do so with all that a client sends in one would hold the loop."""
         self._early_answer: bytes | None = None
         """To what is being received, which the application then never sees"""
         self._writes: JoinedWrites
