@@ -187,6 +187,7 @@ def text_bodies() -> Iterator[tuple[str, bytes]]:
     yield "2048 × 512 token ids", body_of([[1000 + (i + j) % 20000 for j in range(512)] for i in range(2048)])
     yield "63 MiB of token ids", body_of([[1000 + j for j in range(6500)]] * 2048)
     yield "a text of 60 MB", body_of((words(5000, 0) * 2000)[:60_000_000], truncate="end")
+    yield "a prompt of 60 MB", body_of("a text", prompt=(words(5000, 0) * 2000)[:60_000_000], truncate="end")
     yield "2048 texts of 29 kB", body_of([words(4600, i)[:29_000] for i in range(2048)], truncate="end")
 
 

@@ -127,6 +127,18 @@ def test_it_reads_the_same(form_and_body: tuple[BodyForm[Any], bytes]) -> None:
     assert seen(lambda: in_worker(raw, form, RULES), form) == seen(lambda: parsed_here(raw, form, RULES), form)
 
 
+def test_the_instruction_and_the_prompt_are_sent() -> None:
+    chat = [{"role": "system", "content": "é\U0001f600" * 100_000}, {"role": "user", "content": "a"}]
+    for fields in ({"messages": chat}, {"input": "a", "prompt": "é" * 300_000}, {"input": {}, "prompt": "p"}):
+        raw = orjson.dumps({"model": "m", **fields})
+        rules = BodyRules(max_items=5, longest_text=10**6, max_length=50, max_request_tokens=100)
+        assert seen(lambda: in_worker(raw, EMBEDDING, rules), EMBEDDING) == seen(  # noqa: B023 - called at once
+            lambda: parsed_here(raw, EMBEDDING, rules),  # noqa: B023
+            EMBEDDING,
+        )
+        assert in_worker(raw, EMBEDDING, rules).fields.prompt == fields.get("prompt")
+
+
 @pytest.mark.parametrize("field", ["rid", "lora_path", "input", "other"])
 def test_it_reads_the_same_however_deep(field: str) -> None:
     raw = b'{"model":"m","input":"a","%s":%s}' % (field.encode(), b"[" * 1000 + b"]" * 1000)
@@ -155,23 +167,25 @@ def test_ids_are_refused_or_cut_the_same_where_only_their_ends_were_sent(ids: li
 
 
 @pytest.mark.parametrize("truncate", ["none", "end", "start"])
+@pytest.mark.parametrize("long", ["input", "prompt"])
 @pytest.mark.parametrize("word", ["many words ", "x", "字"])
 def test_a_text_gives_the_same_tokens_where_only_its_ends_were_sent(
-    spec: ModelSpec, truncate: Truncate, word: str
+    spec: ModelSpec, truncate: Truncate, long: str, word: str
 ) -> None:
     maker = SequenceMaker.load(spec, max_request_tokens=300_000)
     rules = BodyRules(5, maker.tokenizer.longest_read(spec.max_length), spec.max_length, 300_000)
-    raw = orjson.dumps({"model": "m", "input": "first " + word * (2_200_000 // len(word)) + " last"})
+    texts = {"input": "a text", "prompt": "query: ", long: "first " + word * (2_200_000 // len(word)) + " last"}
+    raw = orjson.dumps({"model": "m", **texts})
 
     def outcome(body: ReadBody[Any]) -> object:
         items, _ = body.items()
         try:
-            return maker.make(items, InputOptions(prompt="query: ", truncate=truncate)).token_ids.tolist()
+            return maker.make(items, InputOptions(prompt=body.fields.prompt, truncate=truncate)).token_ids.tolist()
         except EmbedwayError as error:
             return type(error), error.message, error.param
 
     sent = in_worker(raw, EMBEDDING, rules)
-    assert len(sent.items()[0].texts[0]) < 2_200_000
+    assert len(sent.items()[0].texts[0]) + len(sent.fields.prompt) < 2_200_000
     assert outcome(sent) == outcome(parsed_here(raw, EMBEDDING, rules))
 
 
@@ -245,7 +259,7 @@ def test_what_is_sent_of_a_large_body_is_bounded() -> None:
     message, blobs = body_worker.answer(raw, EMBEDDING, RULES)
     assert isinstance(message, Parsed)
     assert isinstance(message.items, ParsedItems)
-    items = read_items(message.items, io.BytesIO(b"".join(blobs)))
+    items, _ = read_items(message.items, io.BytesIO(b"".join(blobs)))
     assert (items.size, len(b"".join(blobs))) == (10_000, 2 * RULES.max_length * 8)
     with pytest.raises(AssertionError):
         np.array(items.token_ids[0], np.int64)

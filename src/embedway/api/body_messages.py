@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedway import errors
-from embedway.api.body_forms import BodyRules
+from embedway.api.body_forms import BodyRules, ReadItems
 from embedway.errors import EmbedwayError
 from embedway.inputs.items import Items
 from embedway.inputs.token_ids import ArrayOfIds
@@ -28,6 +28,8 @@ from embedway.visual import MediaKind, MediaRef
 LENGTHS = struct.Struct("<IQ")
 PIECE = 2**17
 """Characters made into bytes or a string at once"""
+PROMPT = "prompt"
+"""The one field beside the items that may be long"""
 _OBJECTS = "objects"
 """Integers of which some are negative and some beyond 63 bits: msgpack"""
 
@@ -64,12 +66,13 @@ class Media(msgspec.Struct, frozen=True):
 
 
 class ParsedItems(msgspec.Struct, frozen=True, tag=True):
-    """Items without their values. The blobs are those of the texts or token ids, and then of the media."""
+    """Items without their values. Blobs are those of the instruction, of the texts or token ids, and of the media."""
 
     field: str
     is_single: bool
     key: str
-    instruction: str | None
+    instruction_bytes: list[int] | None
+    """Of the pieces of the instruction"""
     text_bytes: list[list[int]]
     """Of the pieces of each"""
     id_lists: list[tuple[str, int, int]]
@@ -79,11 +82,13 @@ class ParsedItems(msgspec.Struct, frozen=True, tag=True):
 
 
 class Parsed(msgspec.Struct, frozen=True, tag=True):
-    """A body whose fields are as they should be."""
+    """A body whose fields are as they should be. The prompt is the first blob, where there is one."""
 
     fields: dict[str, Any]
-    """Those that were given, without those of the items"""
+    """Those that were given, without the prompt and those of the items"""
     items: ParsedItems | Refused | None
+    prompt_bytes: list[int] | None
+    """Of its pieces; None: it was not given, or is no text"""
 
 
 Answer: TypeAlias = Parsed | Refused
@@ -97,7 +102,8 @@ def packed_items(
     items: Items, instruction: str | None, *, longest_text: int, longest_ids: int
 ) -> tuple[ParsedItems, list[Blob]]:
     """Of a text or a list that is more than twice as long, only its two ends are sent, each so long."""
-    texts = [_pieces(_ends(text, longest_text)) for text in items.texts]
+    instructions = [] if instruction is None else [text_pieces(instruction, longest_text)]
+    texts = [text_pieces(text, longest_text) for text in items.texts]
     lists = [_packed_ids(ids, longest_ids) for ids in items.token_ids]
     refs = [(i, ref) for i, own in items.media.items() for ref in own]
     given = [_pieces(ref.given) for _, ref in refs]
@@ -105,13 +111,18 @@ def packed_items(
         field=items.field,
         is_single=items.is_single,
         key=items.key,
-        instruction=instruction,
+        instruction_bytes=next((list(map(len, pieces)) for pieces in instructions), None),
         text_bytes=[list(map(len, pieces)) for pieces in texts],
         id_lists=[(kind, len(ids), len(blob)) for (kind, blob), ids in zip(lists, items.token_ids, strict=True)],
         media=[Media(i, ref.kind, ref.param) for i, ref in refs],
         media_bytes=[list(map(len, pieces)) for pieces in given],
     )
-    return parsed, [*chain(*texts), *(blob for _, blob in lists), *chain(*given)]
+    return parsed, [*chain(*instructions, *texts), *(blob for _, blob in lists), *chain(*given)]
+
+
+def text_pieces(text: str, longest: int) -> list[bytes]:
+    """Of a text of which at most so many characters of either end are looked at"""
+    return _pieces(_ends(text, longest))
 
 
 def _ends(values: Any, longest: int) -> Any:
@@ -135,21 +146,23 @@ def _packed_ids(ids: Sequence[int], longest: int) -> tuple[str, Blob]:
 # ── the API process's side ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_items(parsed: ParsedItems, stream: BinaryIO) -> Items:
+def read_items(parsed: ParsedItems, stream: BinaryIO) -> ReadItems:
     """Read the blobs, one after the other. Raises EOFError."""
-    texts = [_read_text(stream, sizes) for sizes in parsed.text_bytes]
+    instruction = None if parsed.instruction_bytes is None else read_text(stream, parsed.instruction_bytes)
+    texts = [read_text(stream, sizes) for sizes in parsed.text_bytes]
     token_ids = [
         ArrayOfIds(_unpacked_ids(kind, read_exactly(stream, num_bytes)), length)
         for kind, length, num_bytes in parsed.id_lists
     ]
     media: dict[int, tuple[MediaRef, ...]] = {}
     for one, sizes in zip(parsed.media, parsed.media_bytes, strict=True):
-        ref = MediaRef(one.kind, _read_text(stream, sizes), one.param)
+        ref = MediaRef(one.kind, read_text(stream, sizes), one.param)
         media[one.item] = (*media.get(one.item, ()), ref)
-    return Items(texts, token_ids, parsed.field, is_single=parsed.is_single, key=parsed.key, media=media)
+    items = Items(texts, token_ids, parsed.field, is_single=parsed.is_single, key=parsed.key, media=media)
+    return items, instruction
 
 
-def _read_text(stream: BinaryIO, sizes: Sequence[int]) -> str:
+def read_text(stream: BinaryIO, sizes: Sequence[int]) -> str:
     return "".join([str(read_exactly(stream, num_bytes), "utf-8") for num_bytes in sizes])
 
 

@@ -18,8 +18,9 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from embedway.api.body_forms import DETOKENIZE, FORMS, BodyForm, BodyRules, ReadItems
+from embedway.api.body_forms import DETOKENIZE, FORMS, BodyForm, BodyRules
 from embedway.api.body_messages import (
+    PROMPT,
     Answer,
     Blob,
     Job,
@@ -29,9 +30,11 @@ from embedway.api.body_messages import (
     packed_items,
     read_exactly,
     read_header,
+    text_pieces,
     write_frame,
 )
 from embedway.api.body_parsing import parse_body
+from embedway.api.schemas import Body
 from embedway.errors import EmbedwayError, TooMuchToParse
 
 NICENESS = 5
@@ -74,37 +77,39 @@ def answer(raw: bytes, form: BodyForm[Any], rules: BodyRules) -> tuple[Answer, S
     except MemoryError:
         return Refused.of(TooMuchToParse()), ()
     left_out = UNREAD_FIELDS.union(form.item_fields)
-    fields = {name: shallow(getattr(body, name)) for name in body.model_fields_set - left_out}
+    given = {name: getattr(body, name) for name in body.model_fields_set - left_out}
+    prompt = given.pop(PROMPT, None)
+    pieces = None if prompt is None else text_pieces(prompt, rules.longest_text)
+    fields = {name: shallow(value) for name, value in given.items()}
+    items, blobs = _items_of(body, form, rules)
+    return Parsed(fields, items, None if pieces is None else list(map(len, pieces))), [*(pieces or ()), *blobs]
+
+
+def _items_of(body: Body, form: BodyForm[Any], rules: BodyRules) -> tuple[ParsedItems | Refused | None, list[Blob]]:
     if not form.item_fields:
-        return Parsed(fields, None), ()
+        return None, []
     try:
-        items = form.items_of(body, rules)
+        items, instruction = form.items_of(body, rules)
     except EmbedwayError as error:
-        return Parsed(fields, Refused.of(error)), ()
-    parsed, blobs = _packed(items, form, rules)
-    return Parsed(fields, parsed), blobs
+        return Refused.of(error), []
+    # what is refused as too long is not looked at, and what is truncated only at its ends
+    longest_ids = rules.max_request_tokens if form is DETOKENIZE else rules.max_length
+    return packed_items(items, instruction, longest_text=rules.longest_text, longest_ids=longest_ids)
 
 
 def shallow(value: object) -> object:
-    """A field's value with its inner arrays and objects empty: nobody looks further into one than at what they are."""
+    """A field's value, cut, and with its inner arrays and objects empty: nobody looks further into one than that."""
     if isinstance(value, dict):
         return {}
     if isinstance(value, list):
         return [shallow_element(element) for element in value]
-    return value
+    return value[:LONGEST_ELEMENT] if isinstance(value, str) else value
 
 
 def shallow_element(element: object) -> object:
     if isinstance(element, str):
         return element[:LONGEST_ELEMENT]
     return type(element)() if isinstance(element, dict | list) else element
-
-
-def _packed(read: ReadItems, form: BodyForm[Any], rules: BodyRules) -> tuple[ParsedItems, list[Blob]]:
-    items, instruction = read
-    # what is refused as too long is not looked at, and what is truncated only at its ends
-    longest_ids = rules.max_request_tokens if form is DETOKENIZE else rules.max_length
-    return packed_items(items, instruction, longest_text=rules.longest_text, longest_ids=longest_ids)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 import msgspec
 
 from embedway.api.body_forms import ReadBody
-from embedway.api.body_messages import Answer, Job, Parsed, ParsedItems, Refused, read_header, read_items, write_frame
+from embedway.api.body_messages import (
+    PROMPT,
+    Answer,
+    Job,
+    Parsed,
+    ParsedItems,
+    Refused,
+    read_header,
+    read_items,
+    read_text,
+    write_frame,
+)
 from embedway.api.work_threads import WorkThreads
 from embedway.errors import TooMuchToParse
-from embedway.inputs.items import Items
 
 if TYPE_CHECKING:
     from embedway.api.body_forms import BodyForm, BodyRules, ReadItems
@@ -35,7 +45,7 @@ TIMEOUT_SECONDS = 60.0
 BUFFER_BYTES = 2**18
 MAX_ATTEMPTS = 2
 
-Outcome: TypeAlias = "tuple[Answer, Items | None]"
+Outcome: TypeAlias = "tuple[Answer, ReadItems | None]"
 
 
 class BodyWorkerLost(Exception):
@@ -134,12 +144,14 @@ def read_outcome(stream: BinaryIO) -> Outcome:
     """One answer, and the items that come after it. Raises EOFError."""
     header, _ = read_header(stream)
     answer = msgspec.msgpack.decode(header, type=Answer)
-    if isinstance(answer, Parsed) and isinstance(answer.items, ParsedItems):
-        return answer, read_items(answer.items, stream)
-    return answer, None
+    if isinstance(answer, Refused):
+        return answer, None
+    if answer.prompt_bytes is not None:
+        answer.fields[PROMPT] = read_text(stream, answer.prompt_bytes)
+    return answer, read_items(answer.items, stream) if isinstance(answer.items, ParsedItems) else None
 
 
-def read_body_of(form: BodyForm[BodyT], answer: Answer, items: Items | None) -> ReadBody[BodyT]:
+def read_body_of(form: BodyForm[BodyT], answer: Answer, items: ReadItems | None) -> ReadBody[BodyT]:
     """Raises what `parse_body` does."""
     if isinstance(answer, Refused):
         raise answer.error()
@@ -147,9 +159,8 @@ def read_body_of(form: BodyForm[BodyT], answer: Answer, items: Items | None) -> 
     return ReadBody(fields, functools.partial(_items_of, answer, items))
 
 
-def _items_of(parsed: Parsed, items: Items | None) -> ReadItems:
+def _items_of(parsed: Parsed, items: ReadItems | None) -> ReadItems:
     if isinstance(parsed.items, Refused):
         raise parsed.items.error()
-    assert parsed.items is not None
     assert items is not None
-    return items, parsed.items.instruction
+    return items

@@ -20,7 +20,7 @@ from embedway.engine import wire
 from embedway.engine.adapter_calls import load_on_all, unload_on_all
 from embedway.engine.in_flight import EmbedResult, Pending, Terms
 from embedway.engine.orphans import Orphans
-from embedway.engine.parts import cuts_of, joined, parts_of
+from embedway.engine.parts import joined, parts_of
 from embedway.engine.replica import Replica
 from embedway.errors import EngineCrashed, EngineLost, EngineNotReady
 from embedway.packed_sequences import PackedSequences
@@ -96,8 +96,8 @@ class EngineClient:
         It brings AdapterRefused where an engine that has to load one of its adapters finds other files than it was
         told, or none. Who cancels the future abandons the request. Raises EngineNotReady.
         """
-        if sequences.visuals and (cuts := cuts_of(sequences)):
-            return asyncio.ensure_future(self._submit_parts(parts_of(sequences, cuts), terms))
+        if sequences.visuals and (parts := parts_of(sequences)) is not None:
+            return asyncio.ensure_future(self._submit_parts(parts, terms))
         return self._submit(sequences, terms)
 
     async def _submit_parts(self, parts: Iterable[PackedSequences], terms: Terms) -> EmbedResult:

@@ -3,8 +3,8 @@ for seconds, and with them every other request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -15,25 +15,30 @@ PART_BYTES = 1 << 20
 """Of pixels: some 2 ms at either end"""
 
 
-def cuts_of(sequences: PackedSequences) -> list[int]:
+def parts_of(sequences: PackedSequences) -> Iterator[PackedSequences] | None:
+    """One after the other, as they are asked for: there may be thousands. None: the request is not to be parted."""
+    cuts = _cuts_of(sequences)
+    first = next(cuts, None)
+    return None if first is None else _between(sequences, chain((0, first), cuts, (sequences.num_sequences,)))
+
+
+def _between(sequences: PackedSequences, cuts: Iterable[int]) -> Iterator[PackedSequences]:
+    for start, stop in pairwise(cuts):
+        yield sequences.part(start, stop)
+
+
+def _cuts_of(sequences: PackedSequences) -> Iterator[int]:
     """The sequences at which a part begins, but for the first, which begins at 0.
 
     Each part has at most PART_BYTES of pixels, or one sequence.
     """
-    cuts, num_bytes = [], 0
+    num_bytes = 0
     for i in sorted(sequences.visuals):
         own = sum([visual.num_bytes for visual in sequences.visuals[i]])
         if num_bytes and num_bytes + own > PART_BYTES:
-            cuts.append(i)
+            yield i
             num_bytes = 0
         num_bytes += own
-    return cuts
-
-
-def parts_of(sequences: PackedSequences, cuts: Sequence[int]) -> Iterator[PackedSequences]:
-    """One after the other, as they are asked for."""
-    for start, stop in pairwise((0, *cuts, sequences.num_sequences)):
-        yield sequences.part(start, stop)
 
 
 def joined(results: Sequence[EmbedResult]) -> EmbedResult:

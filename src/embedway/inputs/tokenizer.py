@@ -35,7 +35,8 @@ Ids = npt.NDArray[np.int32]
 Truncate = Literal["none", "end", "start"]
 
 LONG_TEXT = 2 * CHARACTERS_PER_TOKEN
-"""Texts of more characters per token of the limit are read piece by piece; shorter ones are tokenized whole."""
+"""Texts of more characters per token of the limit are read piece by piece, unless there is a faster tokenizer; shorter
+ones are tokenized whole."""
 MAX_ITEM_CHARACTERS = 1_000_000
 """A longer text must have enough tokens within so many characters."""
 BATCH_CHARACTERS = 65_536
@@ -119,11 +120,13 @@ class TextTokenizer:
         sequences: list[Ids] = []
         num_tokens = 0
         with _unicode_only(prompt, texts, param):
-            for first, stop in text_batches(lengths, longest=LONG_TEXT * max_length):
-                if lengths[first] > LONG_TEXT * max_length:
+            longest = self.longest_whole(max_length)
+            for first, stop in text_batches(lengths, longest=longest):
+                if lengths[first] > longest:
                     made = [self.encode_long(prompt, texts[first], cut, param(first), budget)]
                 else:
-                    budget.read(sum(lengths[first:stop]))
+                    # what is longer than others read whole counts as what they would read of it: it takes no longer
+                    budget.read(sum([min(length, LONG_TEXT * max_length) for length in lengths[first:stop]]))
                     batch = self._encode_batch([prompt + text for text in texts[first:stop]])
                     made = [cut.whole(ids, param(i)) for i, ids in enumerate(batch, first)]
                 num_tokens += sum(map(len, made))
@@ -174,6 +177,12 @@ class TextTokenizer:
             raise TooManyCharacters(param=param, limit=limit, scope=scope)
         return cut.content(end, param)
 
+    def longest_whole(self, max_length: int) -> int:
+        """Characters of a text that is tokenized whole. The faster tokenizer has read it before a seam is found, and
+        gives Python's lock away meanwhile."""
+        longest = LONG_TEXT * max_length
+        return longest if self.fast is None else max(longest, BATCH_CHARACTERS)
+
     def longest_read(self, max_length: int) -> int:
         """Characters at either end of a text that anything here looks at: what is between them may be missing."""
         return max_item_characters(max_length) + self.seams.reach
@@ -207,7 +216,7 @@ class Cut:
         """Of all the tokens of a text, with the special ones."""
         if len(ids) <= self.max_length:
             return ids
-        content = ids[len(self.leading) : len(ids) - len(self.trailing)].tolist()
+        content = ids[len(self.leading) : len(ids) - len(self.trailing)]
         return self.content(TextEnd(content, is_all=True), param)
 
     def content(self, end: TextEnd, param: str) -> Ids:

@@ -57,7 +57,7 @@ _LOCAL = frozenset({"BertPreTokenizer", "Metaspace", "WhitespaceSplit"})
 class TextEnd:
     """Tokens from one end of a text, special tokens not included."""
 
-    ids: list[int]
+    ids: list[int] | npt.NDArray[np.int32]
     is_all: bool
     """True: these are all the tokens of the text."""
 
