@@ -98,6 +98,21 @@ def read_answer(client: socket.socket) -> bytes:
     return answer
 
 
+async def exchange(server: Server, *data: bytes) -> list[bytes]:
+    """The answers on one connection, each to what is sent in one piece."""
+
+    def exchange_all() -> list[bytes]:
+        with connection(server.port, b"") as client:
+            return [say(client, piece) for piece in data]
+
+    return await asyncio.to_thread(exchange_all)
+
+
+def say(client: socket.socket, data: bytes) -> bytes:
+    client.sendall(data)
+    return read_answer(client)
+
+
 @contextlib.asynccontextmanager
 async def serving(serve: Serve, **settings: object) -> AsyncGenerator[Server]:
     model = GatedModel()

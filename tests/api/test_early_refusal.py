@@ -7,13 +7,12 @@ import contextlib
 import dataclasses
 import json
 import re
-import socket
 from collections.abc import AsyncGenerator
 
 import pytest
 
 from api.conftest import Serve
-from api.protocol_server import EMBED, Server, connection, head, read_answer, request, serving
+from api.protocol_server import EMBED, Server, connection, exchange, head, read_answer, request, say, serving
 from embedway.api.admission import Held
 from embedway.api.body_limit import SMALL_BODY
 from embedway.api.early_refusal import EarlyRefusal
@@ -39,21 +38,6 @@ async def full(serve: Serve, **settings: object) -> AsyncGenerator[Server]:
                 assert status_of(await asyncio.to_thread(read_answer, client)) == 200
         finally:
             server.model.gate.set()
-
-
-async def exchange(server: Server, *data: bytes) -> list[bytes]:
-    """The answers on one connection, each to what is sent in one piece."""
-
-    def exchange_all() -> list[bytes]:
-        with connection(server.port, b"") as client:
-            return [say(client, piece) for piece in data]
-
-    return await asyncio.to_thread(exchange_all)
-
-
-def say(client: socket.socket, data: bytes) -> bytes:
-    client.sendall(data)
-    return read_answer(client)
 
 
 def status_of(answer: bytes) -> int:

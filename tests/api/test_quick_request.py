@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from api.conftest import MODEL, Serve
-from api.protocol_server import EMBED, Server, connection, head, read_answer, request, serving
+from api.protocol_server import EMBED, Server, connection, exchange, head, read_answer, request, say, serving
 from embedway.api import quick_request
 from embedway.api.quick_request import QuickRequest, QuickRequests
 from fake_model import POISON_ID
@@ -32,21 +32,6 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr(QuickRequests, "take", watched)
     return results
-
-
-def say(client: socket.socket, data: bytes) -> bytes:
-    client.sendall(data)
-    return read_answer(client)
-
-
-async def exchange(server: Server, *pieces: bytes) -> list[bytes]:
-    """The answers on one connection, each to what is sent in one piece."""
-
-    def exchange_all() -> list[bytes]:
-        with connection(server.port, b"") as client:
-            return [say(client, piece) for piece in pieces]
-
-    return await asyncio.to_thread(exchange_all)
 
 
 def parts_of(answer: bytes) -> tuple[bytes, set[bytes], object]:

@@ -102,7 +102,7 @@ def packed_items(
     items: Items, instruction: str | None, *, longest_text: int, longest_ids: int
 ) -> tuple[ParsedItems, list[Blob]]:
     """Of a text or a list that is more than twice as long, only its two ends are sent, each so long."""
-    instructions = [] if instruction is None else [text_pieces(instruction, longest_text)]
+    instructing = None if instruction is None else text_pieces(instruction, longest_text)
     texts = [text_pieces(text, longest_text) for text in items.texts]
     lists = [_packed_ids(ids, longest_ids) for ids in items.token_ids]
     refs = [(i, ref) for i, own in items.media.items() for ref in own]
@@ -111,13 +111,13 @@ def packed_items(
         field=items.field,
         is_single=items.is_single,
         key=items.key,
-        instruction_bytes=next((list(map(len, pieces)) for pieces in instructions), None),
+        instruction_bytes=None if instructing is None else list(map(len, instructing)),
         text_bytes=[list(map(len, pieces)) for pieces in texts],
         id_lists=[(kind, len(ids), len(blob)) for (kind, blob), ids in zip(lists, items.token_ids, strict=True)],
         media=[Media(i, ref.kind, ref.param) for i, ref in refs],
         media_bytes=[list(map(len, pieces)) for pieces in given],
     )
-    return parsed, [*chain(*instructions, *texts), *(blob for _, blob in lists), *chain(*given)]
+    return parsed, [*(instructing or ()), *chain(*texts), *(blob for _, blob in lists), *chain(*given)]
 
 
 def text_pieces(text: str, longest: int) -> list[bytes]:

@@ -43,6 +43,11 @@ class ApiContext:
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix seconds"""
 
+    @property
+    def keeps_records(self) -> bool:
+        """Whether somebody wants to know of each request."""
+        return self.request_log is not None or self.tracer is not None
+
 
 def context_of(request: Request) -> ApiContext:
     return request.app.state.context

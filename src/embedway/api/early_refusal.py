@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -18,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from embedway.api.admission import RefusalCause, refusal
 from embedway.api.deadline import HEADER_KEY, head_timeout_ms
 from embedway.api.error_response import error_body
-from embedway.api.request_context import is_safe_request_id
+from embedway.api.request_context import request_id_for
 from embedway.errors import InvalidValue, ServerOverloaded
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class EarlyRefusal:
     def __init__(self, context: ApiContext) -> None:
         self._context = context
         # their lines and spans are written on the whole way
-        self._is_open = context.request_log is None and context.tracer is None
+        self._is_open = not context.keeps_records
         self._let_in = 0
         """Tokens of those let in this turn of the loop: each is admitted, or not, once all of them are here"""
 
@@ -54,7 +53,7 @@ class EarlyRefusal:
             self._let_one_in(head.size // BYTES_PER_TOKEN)
             return None
         self._context.metrics.request_done(head.path, ServerOverloaded.status, 0.0, ())
-        return answer.with_id(head.values.get(b"x-request-id"))
+        return answer.with_id(request_id_for(head.text(b"x-request-id")))
 
     def _let_one_in(self, tokens: int) -> None:
         if not self._let_in:
@@ -66,10 +65,10 @@ class EarlyRefusal:
 
     def _timeout(self, head: PlainHead) -> float | None:
         """The most seconds that the client waits; None: nothing is said of that. Raises InvalidValue."""
-        given, limit = head.values.get(HEADER_KEY), self._context.settings.request_timeout
+        given, limit = head.text(HEADER_KEY), self._context.settings.request_timeout
         if given is None:
             return limit
-        seconds = head_timeout_ms(given.decode("latin-1")) / 1000
+        seconds = head_timeout_ms(given) / 1000
         return seconds if limit is None else min(seconds, limit)
 
     def _refusal(self, timeout: float | None) -> WrittenRefusal | None:
@@ -91,10 +90,7 @@ class WrittenRefusal(NamedTuple):
     before_id: bytes
     after_id: bytes
 
-    def with_id(self, given: bytes | None) -> bytes:
-        """The id that the client has given, or a new one where that is none to be repeated."""
-        text = (given or b"").decode("latin-1")
-        request_id = text if is_safe_request_id(text) else secrets.token_hex(16)
+    def with_id(self, request_id: str) -> bytes:
         return b"".join((self.before_id, request_id.encode(), self.after_id))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from embedway.api.body_forms import EMBEDDING, ENCODE
 from embedway.api.request_context import is_safe_request_id
 from embedway.errors import InvalidType, InvalidValue
 from embedway.inputs.json_types import describe_json_type
@@ -15,7 +16,7 @@ from embedway.outputs.encoding import embedding_response, encode_response
 from embedway.outputs.vector_types import check_dimensions, check_output_dtype, finish
 
 if TYPE_CHECKING:
-    from embedway.api.body_forms import ReadBody
+    from embedway.api.body_forms import BodyForm, ReadBody
     from embedway.api.schemas import EmbeddingRequest, EncodeRequest
     from embedway.api.served_models import ServedModel, ServedModels
     from embedway.engine.client import EmbedResult
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Write: TypeAlias = "Callable[[PackedSequences, EmbedResult, str], list[bytes]]"
 """The answer's JSON in pieces, of what was embedded and the request's id"""
+CallOf: TypeAlias = "Callable[[ServedModels, ReadBody[Any], float], EmbeddingCall]"
+"""Of a body and when its head came, by `time.monotonic`"""
 
 
 @dataclass(slots=True)  # frozen, it would take a microsecond to make
@@ -111,3 +114,10 @@ def check_request_ids(rid: object, items: Items) -> None:
             raise InvalidValue(
                 param=param, problem="must be 1 to 128 characters, each a letter, a digit or one of ._:/+=@-"
             )
+
+
+CALLS: Mapping[str, tuple[BodyForm[Any], CallOf]] = {
+    "/v1/embeddings": (EMBEDDING, call_of_embeddings),
+    "/encode": (ENCODE, call_of_encode),
+}
+"""By the paths of the routes that embed"""

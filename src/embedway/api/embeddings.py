@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
-from embedway.api.body_forms import EMBEDDING, ENCODE
 from embedway.api.body_reader import read_body
 from embedway.api.context import context_of
 from embedway.api.deadline import head_deadline, soonest, within
-from embedway.api.embedding_call import call_of_embeddings, call_of_encode
+from embedway.api.embedding_call import CALLS
 from embedway.api.embedding_job import embed
 from embedway.api.error_response import request_id_of
 from embedway.api.pieces_response import response_of
@@ -21,11 +19,8 @@ from embedway.api.request_context import clock_of, record_of
 from embedway.api.schemas import EmbeddingRequest, EmbeddingResponse, EncodeRequest, json_request
 
 if TYPE_CHECKING:
-    from embedway.api.body_forms import BodyForm, ReadBody
-    from embedway.api.embedding_call import EmbeddingCall
-    from embedway.api.served_models import ServedModels
-
-    CallOf = Callable[[ServedModels, ReadBody[Any], float], EmbeddingCall]
+    from embedway.api.body_forms import BodyForm
+    from embedway.api.embedding_call import CallOf
 
 router = APIRouter(tags=["Embeddings"])
 
@@ -40,12 +35,12 @@ INLINE_VALUES = 32_768
     responses={200: {"model": EmbeddingResponse}},
 )
 async def create_embeddings(request: Request) -> Response:
-    return await answer(request, EMBEDDING, call_of_embeddings)
+    return await answer(request, *CALLS["/v1/embeddings"])
 
 
 @router.post("/encode", summary="Embed, as SGLang's native route", openapi_extra=json_request(EncodeRequest))
 async def encode(request: Request) -> Response:
-    return await answer(request, ENCODE, call_of_encode)
+    return await answer(request, *CALLS["/encode"])
 
 
 async def answer(request: Request, form: BodyForm[Any], call_of: CallOf) -> Response:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from embedway.api.body_limit import SMALL_BODY
-from embedway.api.embeddings import ROUTES
+from embedway.api.embedding_call import CALLS
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Their names in small letters"""
 
 FURTHER_WISHES = frozenset({b"connection", b"expect", b"origin", b"transfer-encoding", b"upgrade"})
-TARGETS: Mapping[bytes, str] = {route.path.encode(): route.path for route in ROUTES}
+TARGETS: Mapping[bytes, str] = {path.encode(): path for path in CALLS}
 
 
 class PlainHead(NamedTuple):
@@ -22,6 +22,11 @@ class PlainHead(NamedTuple):
     headers: Headers
     values: Mapping[bytes, bytes]
     """By the headers' names; of several, the first"""
+
+    def text(self, name: bytes) -> str | None:
+        """A header's value; None where there is none."""
+        value = self.values.get(name)
+        return None if value is None else value.decode("latin-1")
 
 
 def plain_head(method: bytes, target: bytes, headers: Headers) -> PlainHead | None:

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
-import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
 from embedway.api.allowed_hosts import hosts_to_allow
 from embedway.api.auth import checked_key
-from embedway.api.body_forms import EMBEDDING, ENCODE
 from embedway.api.body_reader import is_json, parsed_here
 from embedway.api.deadline import HEADER_KEY, deadline_of, soonest
-from embedway.api.embedding_call import call_of_embeddings, call_of_encode
+from embedway.api.embedding_call import CALLS
 from embedway.api.embedding_job import EmbeddingJob
 from embedway.api.error_response import error_response, log_fault
 from embedway.api.priority import scheduler_priority
-from embedway.api.request_context import is_safe_request_id
+from embedway.api.request_context import request_id_for
 from embedway.api_keys import NO_KEY
 from embedway.errors import EmbedwayError, InternalFault, InvalidApiKey, ShuttingDown
 from embedway.observability.logs import in_request
@@ -33,9 +32,7 @@ from embedway.observability.stage_clock import StageClock
 
 if TYPE_CHECKING:
     from embedway.api.admission import Permit
-    from embedway.api.body_forms import BodyForm
     from embedway.api.context import ApiContext
-    from embedway.api.embeddings import CallOf
     from embedway.api.plain_head import PlainHead
     from embedway.api.waits import Wait
     from embedway.engine.client import EmbedResult
@@ -43,11 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("embedway.api")
 
-FORMS: dict[str, tuple[BodyForm[Any], CallOf]] = {
-    "/v1/embeddings": (EMBEDDING, call_of_embeddings),
-    "/encode": (ENCODE, call_of_encode),
-}
-"""By the routes' paths"""
 MOST_VALUES = 4096
 """Of an answer, which is written in one piece, whether its client reads or not"""
 
@@ -67,13 +59,13 @@ class QuickRequests:
         settings = context.settings
         self._hosts = hosts_to_allow(settings.allowed_hosts, settings.host)
         # their lines and spans are written on the whole way
-        self._is_open = context.request_log is None and context.tracer is None
+        self._is_open = not context.keeps_records
 
     def take(self, head: PlainHead, raw: bytes) -> QuickRequest | None:
         """Begin with a request whose body is `raw`. None: it goes the whole way, and nothing was done for it."""
         if not self._is_open or self._context.drain.has_begun:
             return None
-        if self._hosts is not None and head.values.get(b"host", b"").decode("latin-1") not in self._hosts:
+        if self._hosts is not None and (head.text(b"host") or "") not in self._hosts:
             return None
         key_number = NO_KEY
         if self._context.keys.users:
@@ -99,16 +91,13 @@ class QuickRequest:
         self._context = context
         self._head = head
         self._key_number = key_number
-        given = head.values.get(b"x-request-id", b"").decode("latin-1")
-        self._id = given if is_safe_request_id(given) else secrets.token_hex(16)
+        self._id = request_id_for(head.text(b"x-request-id"))
         self._clock = StageClock()
         self._began = time.perf_counter()
         self._answer: Answer | None = None
         self._on_answer: Callable[[QuickRequest, Answer], object] | None = None
         self._permit: Permit | None = None
         self._wait: Wait | None = None
-        self._job: EmbeddingJob | None = None
-        self._sequences: PackedSequences | None = None
 
     def begin(self, raw: bytes) -> bool:
         """Do all that there is before the engine's answer. False: the request is to go the whole way."""
@@ -143,13 +132,11 @@ class QuickRequest:
     def _job_of(self, raw: bytes) -> EmbeddingJob | None:
         """None for the whole way. Raises what is wrong with the request."""
         context, head, started_at = self._context, self._head, time.monotonic()
-        given = head.values.get(HEADER_KEY)
-        timeout = context.settings.request_timeout
-        deadline = deadline_of(None if given is None else given.decode("latin-1"), timeout, started_at)
-        if not is_json(head.values.get(b"content-type", b"").decode("latin-1")):
+        deadline = deadline_of(head.text(HEADER_KEY), context.settings.request_timeout, started_at)
+        if not is_json(head.text(b"content-type") or ""):
             return None
         self._clock.begin("parse")
-        form, call_of = FORMS[head.path]
+        form, call_of = CALLS[head.path]
         call = call_of(context.models, parsed_here(raw, form, context.models.rules), started_at)
         if len(call.items) * call.model.spec.dimension > MOST_VALUES:
             return None
@@ -167,17 +154,14 @@ class QuickRequest:
         if job.call.request_id is not None:
             self._id = job.call.request_id
         self._permit = job.admit()
-        self._job = job
-        self._sequences, self.pending = job.submit_at_once(self._permit)
+        sequences, self.pending = job.submit_at_once(self._permit)
         self._wait = self._context.waits.begin(self.pending, (self._id, *job.call.item_ids), job.deadline)
-        self.pending.add_done_callback(self._on_result)
+        self.pending.add_done_callback(functools.partial(self._on_result, self._wait, job, sequences))
 
-    def _on_result(self, pending: asyncio.Future[EmbedResult]) -> None:
+    def _on_result(
+        self, wait: Wait, job: EmbeddingJob, sequences: PackedSequences, pending: asyncio.Future[EmbedResult]
+    ) -> None:
         # not `pending.result()`: what that raises would have this frame, and be kept by what this frame has
-        wait, job, sequences = self._wait, self._job, self._sequences
-        assert wait is not None
-        assert job is not None
-        assert sequences is not None
         self._context.waits.close(wait)
         error = self._end_of(wait) if pending.cancelled() else pending.exception()
         if error is None:
@@ -242,4 +226,4 @@ class QuickRequest:
         self._context.metrics.request_ended()
         if self._permit is not None:
             self._permit.__exit__(None, None, None)
-        self.pending = self._wait = self._job = self._sequences = self._permit = self._on_answer = None
+        self.pending = self._wait = self._permit = self._on_answer = None

@@ -39,6 +39,11 @@ def is_safe_request_id(value: str) -> bool:
     return SAFE_REQUEST_ID.fullmatch(value) is not None
 
 
+def request_id_for(given: str | None) -> str:
+    """The id that the client gives its request, or a new one where there is none, or none to be repeated."""
+    return given if given is not None and is_safe_request_id(given) else secrets.token_hex(16)
+
+
 class RequestContext:
     """ASGI middleware. Routes find the id in `scope["state"]["request_id"]`, and may replace it (the body's `rid`)."""
 
@@ -63,7 +68,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state["request_id"] = _given_request_id(scope) or secrets.token_hex(16)
+        state["request_id"] = request_id_for(header(scope, b"x-request-id"))
         state["clock"] = clock = StageClock()
         in_request(state)
         if self._keeps_records:
@@ -127,8 +132,3 @@ def clock_of(request: Request) -> StageClock:
 def record_of(request: Request) -> RequestRecord | None:
     """The request's record, to fill in what is known; None where requests are neither logged nor traced."""
     return request.scope["state"].get("record")
-
-
-def _given_request_id(scope: Scope) -> str | None:
-    given = header(scope, b"x-request-id")
-    return given if given is not None and is_safe_request_id(given) else None
