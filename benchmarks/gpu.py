@@ -13,7 +13,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +29,11 @@ from benchmarks.packing import batches_of, pack
 from benchmarks.texts import document_lengths, query_lengths, texts
 from benchmarks.vector_distance import worst_cosine
 from embedway.config import Settings
+from embedway.engine.model_runner import BatchOutcome, ModelRunner
 from embedway.models.architectures import load_model
 from embedway.models.checkpoint import read_spec
 from embedway.models.cuda_graphs import CudaGraphs
+from embedway.models.interface import PackedBatch
 from embedway.models.text_model import TextModel
 
 MODELS = (*SHAPES, *DECODER_SHAPES)
@@ -80,12 +82,16 @@ class GpuModel:
 
     def embed(self, ids: Sequence[Sequence[int]]) -> Vectors:
         """float32 [n, dimension]"""
-        return np.concatenate([self.model.embed(batch) for batch in batches_of(ids, MAX_BATCH_TOKENS)])
+        return np.concatenate([outcome.vectors for _, outcome in self.in_turn(batches_of(ids, MAX_BATCH_TOKENS))])
+
+    def in_turn(self, batches: Iterable[PackedBatch]) -> Iterator[tuple[PackedBatch, BatchOutcome]]:
+        return ModelRunner(self.model).run_in_turn(batches)
 
     def contestants(self, given: Sequence[str], ids: Sequence[Sequence[int]]) -> Iterator[Contestant]:
         batches = batches_of(ids, MAX_BATCH_TOKENS)
         alone = lambda: [self.model.embed(batch) for batch in batches]  # noqa: E731
-        yield Contestant(f"embedway {self.model.dtype}, model alone", alone)
+        yield Contestant(f"embedway {self.model.dtype}, model alone, each batch by itself", alone)
+        yield Contestant(f"embedway {self.model.dtype}, model alone", lambda: list(self.in_turn(batches)))
         yield Contestant(f"embedway {self.model.dtype}", lambda: self.embed(self.tokenize(given)))
         for size in THEIR_BATCHES:
             name = f"sentence-transformers {self.model.dtype}, batches of {size}"

@@ -145,13 +145,13 @@ class Embedder:
         scheduler = Scheduler[QueuedRequest](max_batch_tokens=self._max_batch_tokens)
         scheduler.add(request)
         vectors = np.empty((sequences.num_sequences, self.spec.dimension), dtype=np.float32)
+        first = 0
         with self._lock:
-            while slices := scheduler.next_batch():
-                outcome = self._runner.run(pack(slices))
-                first, stop = slices[0].start, slices[-1].stop
+            for batch, outcome in self._runner.run_in_turn(map(pack, iter(scheduler.next_batch, []))):
                 for i, fault in sorted(outcome.faults.items()):
                     raise fault(param=items.param(first + i))
-                vectors[first:stop] = outcome.vectors
+                vectors[first : first + batch.num_sequences] = outcome.vectors
+                first += batch.num_sequences
         return vectors
 
 

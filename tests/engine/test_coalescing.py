@@ -36,7 +36,8 @@ def to_engine(request_id: int, sequences: list[list[int]], *, priority: int = 0,
 
 
 class CoalescingMachine(RuleBasedStateMachine):
-    """The engine without its threads: requests come, are cancelled, and run, in any order, beside a batch that runs."""
+    """The engine without its threads: requests come, are cancelled, and run, in any order, beside a batch that runs and
+    another that was launched behind it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +48,8 @@ class CoalescingMachine(RuleBasedStateMachine):
         self.sent: dict[int, list[list[int]]] = {}
         """Those that are to be answered"""
         self.request_ids = itertools.count(1)
-        self.running: SharedBatch | None = None
+        self.begun: list[SharedBatch] = []
+        """The one that runs, and that behind it"""
 
     @rule(
         sequences=st.lists(st.sampled_from(SEQUENCES), min_size=1, max_size=6),
@@ -71,23 +73,27 @@ class CoalescingMachine(RuleBasedStateMachine):
             self.scheduler.cancel(request.key)
             del self.sent[request.request_id]
 
-    @precondition(lambda self: self.running is None)
+    @precondition(lambda self: len(self.begun) < 2)
     @rule()
     def begin(self) -> None:
-        self.running = self.coalescing.share(self.scheduler.next_batch())
-        for request in self.running.answered:
+        running = self.begun[0] if self.begun else None
+        shared = self.coalescing.share(self.scheduler.next_batch(), running)
+        for request in shared.answered:
             self.answer(request)
-        assert self.running.num_rows == sum(piece.stop - piece.start for piece in self.running.slices)
+        assert shared.num_rows == sum(piece.stop - piece.start for piece in shared.slices)
+        if running is not None:
+            assert running.rows.keys().isdisjoint(shared.rows)  # no two equal ones run at a time
+        if shared.slices:
+            self.begun.append(shared)
 
-    @precondition(lambda self: self.running is not None)
+    @precondition(lambda self: self.begun)
     @rule()
     def finish(self) -> None:
-        batch, self.running = self.running, None
-        if batch is not None and batch.slices:
-            outcome = self.runner.run(pack(batch.slices))
-            self.coalescing.keep(batch, outcome)
-            for request in batch.store(outcome, 0.0):
-                self.answer(request)
+        batch = self.begun.pop(0)
+        outcome = self.runner.run(pack(batch.slices))
+        self.coalescing.keep(batch, outcome)
+        for request in batch.store(outcome, 0.0):
+            self.answer(request)
 
     @rule()
     def flush(self) -> None:
@@ -115,10 +121,11 @@ class CoalescingMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for _ in range(1000):
-            if self.running is None:
+            if len(self.begun) < 2:
                 self.begin()
-            self.finish()
-            if not self.scheduler.queued_requests:
+            if self.begun:
+                self.finish()
+            elif not self.scheduler.queued_requests:
                 break
         assert not self.sent, "nobody waits for ever"
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from embedway.engine.model_runner import ModelRunner
 from embedway.errors import ItemFailed, NonFiniteVector
 from embedway.models.interface import PackedBatch
+from fake_device import Device
 from fake_model import NAN_ID, POISON_ID, FakeModel, fake_vector
 
 
@@ -66,3 +67,22 @@ def test_a_lost_device_is_no_fault_of_a_sequence() -> None:
     with pytest.raises(torch.AcceleratorError):
         ModelRunner(model).run(batch_of([[1], [2]]))
     assert len(model.batches) == 1  # not halved: nothing can run there any more
+
+
+def test_batches_in_turn_give_each_its_outcome_and_the_next_is_begun_before() -> None:
+    batches = [batch_of([[1]]), batch_of([[2, 3], [POISON_ID]]), batch_of([[4]])]
+    device = Device(ends_at_once=True)
+    seen = []
+    for batch, outcome in ModelRunner(device).run_in_turn(batches):
+        seen.append((batch, device.launches.qsize()))
+        assert set(outcome.faults) == ({1} if batch is batches[1] else set())
+        np.testing.assert_array_equal(outcome.vectors[0], fake_vector(batch.token_ids[: batch.cu_seqlens[1]]))
+    assert [count for _, count in seen] == [2, 3, 3]
+    assert [batch for batch, _ in seen] == batches
+
+
+def test_a_model_that_computes_in_its_caller_s_thread_does_so_in_turn() -> None:
+    model = FakeModel()
+    batches = [batch_of([[i]]) for i in range(1, 4)]
+    counts = [len(model.batches) for _ in ModelRunner(model).run_in_turn(batches)]
+    assert counts == [1, 2, 3]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Hashable
 
 import numpy as np
@@ -146,6 +147,27 @@ def test_a_batch_is_as_long_as_its_limit_allows_and_no_longer(
                 continue  # or was not to be with small requests
             assert predicted + costs.variable(lengths[key][i], lengths[key][i] ** 2) > limit * (1 - 1e-9)
     assert scheduler.next_batch() == []
+
+
+@given(requests_of_lengths.filter(bool), st.integers(1, 60), st.booleans())
+def test_a_batch_that_is_full_is_no_larger_for_what_comes_after(
+    lengths: list[list[int]], budget: int, is_timed: bool
+) -> None:
+    """All sequences of one length: which ones there is room for is no matter."""
+
+    def scheduler_of(num_requests: int) -> Scheduler[QueuedRequest]:
+        scheduler = Scheduler[QueuedRequest](
+            max_batch_tokens=1000 if is_timed else budget,
+            target_ms=budget if is_timed else math.inf,
+            time_model=timed(0.0, 1.0),
+        )
+        for key, of_request in enumerate(lengths[:num_requests]):
+            scheduler.add(request(key, [1] * len(of_request)))
+        return scheduler
+
+    some, more = (tokens_of(scheduler_of(count).next_batch()) for count in (len(lengths) - 1, len(lengths)))
+    assert not scheduler_of(len(lengths) - 1).fills_a_batch or some == more
+    assert scheduler_of(len(lengths)).fills_a_batch == (sum(map(len, lengths)) >= budget)
 
 
 def is_small(lengths: list[list[int]], key: Hashable) -> bool:

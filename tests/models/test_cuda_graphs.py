@@ -87,7 +87,7 @@ def test_a_graph_gives_what_launching_gives(family: str, pooling: Pooling, tmp_p
             as_graph = model.graphs.run(batch)
             assert as_graph is not None
             as_graph = as_graph.cpu().numpy().copy()
-            launched = model._launch(batch).cpu().numpy()
+            launched = model._run(batch).cpu().numpy()
         np.testing.assert_allclose(as_graph, launched, atol=2e-2, rtol=0)
         assert np.isfinite(as_graph).all()
 
@@ -101,6 +101,24 @@ def test_prompts_that_pooling_leaves_out_are_no_matter_for_graphs(tmp_path: Path
     left_out, whole = model.embed(packed(sequences, pool_starts=[2, 0])), model.embed(packed(sequences))
     assert np.abs(left_out[0] - whole[0]).max() > 1e-3
     np.testing.assert_allclose(left_out[1], whole[1], atol=1e-2)
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("family", ["bert", "qwen3"])
+def test_batches_launched_one_behind_the_other_give_what_each_gives_alone(family: str, tmp_path: Path) -> None:
+    model = on_cuda(family, tmp_path, "lasttoken" if family == "qwen3" else "mean")
+    lengths = [[16], [1], [7, 300, 9], [60, 4], [300] * 60, [1] * 16, [5, 40, 1], [299] * 60, [17, 17, 17]] * 3
+    batches = [
+        packed(random_sequences(own, 60, seed=i), pool_starts=[i % 2] * len(own)) for i, own in enumerate(lengths)
+    ]
+    alone = [way.vectors() for way in [model.launch(batch) for batch in batches]]  # this takes the memory, too
+    torch.cuda._sleep(2**31)  # a second or so
+    launched = [model.launch(batch) for batch in batches]
+    assert not launched[0].is_done()  # nothing above waited for the device
+    for way, expected in zip(launched, alone, strict=True):
+        np.testing.assert_allclose(way.vectors(), expected, atol=1e-2)
+        assert way.is_done()
 
 
 @pytest.mark.gpu

@@ -3,8 +3,7 @@
 A sequence is looked up twice, by its key (`sequence_key.py`): as its request comes, which is answered at once if all of
 it is known, and as its turn comes in a batch, when an equal one may have run meanwhile, or runs beside it. In between
 every sequence waits in the queue by itself. So none depends on another's priority, deadline or client, one that is
-cancelled takes nothing with it, and what is kept meanwhile may be forgotten; and since a single batch runs at a time,
-no two equal ones ever do.
+cancelled takes nothing with it, and what is kept meanwhile may be forgotten; and no two equal ones ever run at a time.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class Coalescing:
         self._num_found = 0
         """Sequences whose vectors were there when their turn came. Only the run loop writes it and the next."""
         self.num_coalesced = 0
-        """Sequences that took the vector of an equal one in their batch"""
+        """Sequences that took the vector of an equal one in their batch, or in the one that ran"""
 
     @property
     def num_hits(self) -> int:
@@ -112,20 +111,27 @@ class Coalescing:
         self._num_known += len(vectors)
         return request.store(0, vectors, time.monotonic())
 
-    def share(self, slices: Sequence[BatchSlice[EngineRequest]]) -> SharedBatch:
-        """What of the queue's next batch is to be computed. In the run loop, as the next."""
+    def share(self, slices: Sequence[BatchSlice[EngineRequest]], running: SharedBatch | None = None) -> SharedBatch:
+        """What of the queue's next batch is to be computed; `running` is the batch that runs, and gives what it has.
+
+        In the run loop, as the next.
+        """
         batch = SharedBatch()
+        batches = (batch,) if running is None else (batch, running)
         for piece in slices:
             keys = piece.request.keys
             if keys is None:
                 batch.add(piece, ())
             else:
-                self._share(batch, piece, keys[piece.start : piece.stop])
+                self._share(batches, piece, keys[piece.start : piece.stop])
         return batch
 
-    def _share(self, batch: SharedBatch, piece: BatchSlice[EngineRequest], keys: Sequence[bytes]) -> None:
+    def _share(self, batches: Sequence[SharedBatch], piece: BatchSlice[EngineRequest], keys: Sequence[bytes]) -> None:
+        """Add a slice to the first of `batches`, but for what is known or is computed in one of them."""
+        batch = batches[0]
         found = self.cache.find(keys)
-        if not found.indices and len(set(keys)) == len(keys) and batch.rows.keys().isdisjoint(keys):
+        is_new = not found.indices and all(other.rows.keys().isdisjoint(keys) for other in batches)
+        if is_new and len(set(keys)) == len(keys):
             batch.add(piece, keys)
             return
         request, now = piece.request, time.monotonic()
@@ -136,9 +142,9 @@ class Coalescing:
                 self._num_found += 1
                 if request.store(sequence, known[i][None], now):
                     batch.answered.append(request)
-            elif key in batch.rows:
+            elif owner := next((other for other in batches if key in other.rows), None):
                 self.num_coalesced += 1
-                batch.sharers.append((request, sequence, batch.rows[key]))
+                owner.sharers.append((request, sequence, owner.rows[key]))
             else:
                 batch.add(BatchSlice(request, sequence, sequence + 1), [key])
 

@@ -63,6 +63,13 @@ class GuardedQueue:
                 self._changed.wait()
             return []
 
+    def take_full(self) -> list[BatchSlice[EngineRequest]]:
+        """Take the next batch if what waits now fills one; empty otherwise, and once the queue is closed."""
+        with self._changed:
+            self._drop_expired(time.monotonic())
+            is_ready = self._scheduler.fills_a_batch and not self._is_closed
+            return self._scheduler.next_batch() if is_ready else []
+
     def _add_expiry(self, request: EngineRequest) -> None:
         if len(self._expiries) > 2 * self._scheduler.queued_requests + SPARE_EXPIRIES:
             # most of them are those of requests that have run

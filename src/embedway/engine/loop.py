@@ -23,9 +23,8 @@ from embedway.engine.adapter_loader import AdapterLoader, AdapterOrder, ReadAdap
 from embedway.engine.adapter_loads import AdapterLoads
 from embedway.engine.adapter_store import AdapterStore
 from embedway.engine.agreed_dtype import load_agreed
-from embedway.engine.batch import num_squares, pack
-from embedway.engine.batch_time_model import BatchTime, BatchTimeModel
-from embedway.engine.coalescing import Coalescing, SharedBatch
+from embedway.engine.batch_time_model import BatchTimeModel
+from embedway.engine.coalescing import Coalescing
 from embedway.engine.engine_request import EngineRequest, answers_by_client
 from embedway.engine.fair_share import FairShareQueue
 from embedway.engine.guarded_queue import GuardedQueue
@@ -33,6 +32,7 @@ from embedway.engine.heart import Heart
 from embedway.engine.io_thread import IoThread
 from embedway.engine.model_runner import ModelRunner
 from embedway.engine.reception import EngineReception
+from embedway.engine.run_loop import RunLoop
 from embedway.engine.running_batch import RunningBatch, path_of
 from embedway.engine.scheduler import TARGET_BATCH_MS, Scheduler
 from embedway.engine.vector_cache import VectorCache
@@ -45,16 +45,6 @@ from embedway.observability.engine_metrics import EngineMetrics
 from embedway.observability.logs import configure_logging
 
 logger = logging.getLogger("embedway.engine")
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since the start. Written by the run loop alone."""
-
-    batches: int = 0
-    tokens: int = 0
-    sequences: int = 0
-    compute_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +81,6 @@ class Engine:
         Without a cache every sequence is computed.
         """
         self._identity = identity
-        self._runner = ModelRunner(identity.model)
         self._target_batch_ms = target_batch_ms
         self._time_model = time_model or BatchTimeModel()
         self._queue = GuardedQueue(
@@ -103,11 +92,21 @@ class Engine:
             )
         )
         self._coalescing = Coalescing(VectorCache(0, identity.model.dimension) if cache is None else cache)
-        self._counters = Counters()
         self._metrics = metrics or EngineMetrics()
-        self._running = RunningBatch(path_of(address, identity.instance), max_batch_tokens)
+        # twice: a batch may be launched while another runs
+        self._running = RunningBatch(path_of(address, identity.instance), 2 * max_batch_tokens)
         self._heart = Heart(on_beat)
         self._io = IoThread(address, on_error=self.stop)
+        self._loop = RunLoop(
+            self._queue,
+            ModelRunner(identity.model),
+            self._coalescing,
+            self._time_model,
+            answer=self._answer,
+            heart=self._heart,
+            running=self._running,
+            metrics=self._metrics,
+        )
         self._adapter_store = adapter_store or AdapterStore()
         loader = adapter_loader or AdapterLoader(identity.model, read=identity.read_adapter)
         self._adapter_loads = AdapterLoads(self._adapter_store, loader, wake=self._io.wake)
@@ -122,11 +121,7 @@ class Engine:
             self._running.open()
             on_ready()
             self._io.repeat(BEAT_SECONDS, self._heart.beat)
-        while slices := self._queue.take():
-            shared = self._coalescing.share(slices)
-            self._answer(shared.answered)
-            if shared.slices:
-                self._run_batch(shared)
+        self._loop.run()
         self._io.join()
         self._running.close()
 
@@ -138,34 +133,13 @@ class Engine:
         """End `run` once every client has its answers and has gone to the successor. Callable from any thread."""
         self._io.dismiss(wire.encode(wire.Retiring()), on_left=self.stop)
 
-    def _run_batch(self, shared: SharedBatch) -> None:
-        started_at = time.monotonic()
-        batch = pack(shared.slices)
-        squares = num_squares(batch)
-        predicted_ms = self._time_model.coefficients.predict(batch.num_tokens, squares)
-        self._heart.work(predicted_ms)
-        self._running.begin(shared.request_ids)
-        outcome = self._runner.run(batch)
-        self._running.end()
-        self._heart.rest()
-        took = time.monotonic() - started_at
-        self._counters.batches += 1
-        self._counters.tokens += batch.num_tokens
-        self._counters.sequences += batch.num_sequences
-        self._counters.compute_seconds += took
-        self._coalescing.keep(shared, outcome)  # first: who gets an answer finds it again at once
-        self._answer(shared.store(outcome, started_at))
-        self._metrics.batch_done(batch.num_tokens, batch.num_sequences, took)
-        if not outcome.was_halved:
-            self._metrics.predicted(predicted_ms / 1000, took)
-            self._time_model.observe(BatchTime(batch.num_tokens, squares, took * 1000))
-
     def _answer(self, requests: Iterable[EngineRequest]) -> None:
         for client, frame, array in answers_by_client(requests, self._identity.model.dimension, time.monotonic()):
             self._io.send(client, frame, array)
 
     def _status(self) -> wire.Status:
         queued_requests, queued_tokens = self._queue.depth()
+        counters = self._loop.counters
         coefficients, errors = self._time_model.coefficients, self._time_model.errors()
         status = wire.Status(
             instance=self._identity.instance,
@@ -179,15 +153,15 @@ class Engine:
             queued_tokens=queued_tokens,
             parked_requests=self._adapter_loads.num_parked,
             expired_requests=self._queue.num_expired,
-            batches=self._counters.batches,
-            tokens=self._counters.tokens,
-            sequences=self._counters.sequences,
+            batches=counters.batches,
+            tokens=counters.tokens,
+            sequences=counters.sequences,
             cache_hits=self._coalescing.num_hits,
             coalesced_sequences=self._coalescing.num_coalesced,
             cached_vectors=len(self._coalescing.cache),
             cache_bytes=self._coalescing.cache.num_bytes,
-            compute_seconds=self._counters.compute_seconds,
-            mean_batch_tokens=round(self._counters.tokens / max(1, self._counters.batches), 1),
+            compute_seconds=counters.compute_seconds,
+            mean_batch_tokens=round(counters.tokens / max(1, counters.batches), 1),
             target_batch_ms=self._target_batch_ms,
             batch_fixed_ms=coefficients.fixed,
             batch_ms_per_token=coefficients.per_token,

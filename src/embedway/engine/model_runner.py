@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +14,7 @@ import numpy.typing as npt
 from embedway.engine.batch import split
 from embedway.errors import ItemFailed, NonFiniteVector, ServerFault
 from embedway.models.devices import is_device_lost
-from embedway.models.interface import EmbeddingModel, PackedBatch
+from embedway.models.interface import EmbeddingModel, LaunchingModel, PackedBatch
 
 logger = logging.getLogger("embedway.engine")
 
@@ -28,6 +31,16 @@ class BatchOutcome:
     """The model raised, and ran again on parts: the time it took is no batch's."""
 
 
+class BatchRun(NamedTuple):
+    """A batch that was given to a model."""
+
+    is_done: Callable[[], bool]
+    """Whether `outcome` is there without the device's having to be waited for. A model without `launch` does its work
+    in `outcome`."""
+    outcome: Callable[[], BatchOutcome]
+    """To be called once. Raises what says that the device is lost."""
+
+
 class ModelRunner:
     """Runs one model.
 
@@ -36,9 +49,37 @@ class ModelRunner:
 
     def __init__(self, model: EmbeddingModel) -> None:
         self._model = model
+        self._launching = model if isinstance(model, LaunchingModel) else None
 
     def run(self, batch: PackedBatch) -> BatchOutcome:
-        outcome = self._run_parts(batch)
+        return self.begin(batch).outcome()
+
+    def run_in_turn(self, batches: Iterable[PackedBatch]) -> Iterator[tuple[PackedBatch, BatchOutcome]]:
+        """Each batch with its outcome; the next is begun before that, so that a device never waits for the caller."""
+        begun: tuple[PackedBatch, BatchRun] | None = None
+        for batch in batches:
+            following = (batch, self.begin(batch))
+            if begun is not None:
+                yield begun[0], begun[1].outcome()
+            begun = following
+        if begun is not None:
+            yield begun[0], begun[1].outcome()
+
+    def begin(self, batch: PackedBatch) -> BatchRun:
+        """Give a batch to the model, behind those that run. Raises what says that the device is lost."""
+        if self._launching is not None:
+            try:
+                launched = self._launching.launch(batch)
+            except Exception as error:
+                if is_device_lost(error):
+                    raise
+                logger.warning("a batch of %d sequences could not be launched: %r", batch.num_sequences, error)
+            else:
+                return BatchRun(launched.is_done, partial(self._outcome, batch, launched.vectors))
+        return BatchRun(lambda: True, partial(self._outcome, batch, partial(self._model.embed, batch)))
+
+    def _outcome(self, batch: PackedBatch, embed: Callable[[], npt.NDArray[np.float32]]) -> BatchOutcome:
+        outcome = self._in_parts(batch, embed)
         is_finite = np.isfinite(outcome.vectors)
         if not is_finite.all():
             for i in np.flatnonzero(~is_finite.all(axis=1)).tolist():
@@ -49,10 +90,11 @@ class ModelRunner:
                 outcome.vectors[i] = 0
         return outcome
 
-    def _run_parts(self, batch: PackedBatch) -> BatchOutcome:
-        """Run the whole batch, or where that raises each of its halves. Raises what says that the device is lost."""
+    def _in_parts(self, batch: PackedBatch, embed: Callable[[], npt.NDArray[np.float32]]) -> BatchOutcome:
+        """The whole batch's vectors, from `embed`, or where that raises those of each half. Raises what says that the
+        device is lost."""
         try:
-            return BatchOutcome(self._model.embed(batch), {}, was_halved=False)
+            return BatchOutcome(embed(), {}, was_halved=False)
         except Exception as error:
             if is_device_lost(error):  # this process can compute nothing more; its successor can
                 raise
@@ -61,7 +103,7 @@ class ModelRunner:
                 return BatchOutcome(np.zeros((1, self._model.dimension), np.float32), {0: ItemFailed}, was_halved=True)
         logger.warning("the model failed on a batch of %d sequences: halving it", batch.num_sequences)
         middle = batch.num_sequences // 2
-        left, right = map(self._run_parts, split(batch, middle))
+        left, right = (self._in_parts(half, partial(self._model.embed, half)) for half in split(batch, middle))
         faults = {**left.faults, **{middle + i: fault for i, fault in right.faults.items()}}
         return BatchOutcome(np.concatenate([left.vectors, right.vectors]), faults, was_halved=True)
 

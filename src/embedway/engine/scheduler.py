@@ -171,6 +171,12 @@ class Scheduler(Generic[RequestT]):
         return self._queued_tokens
 
     @property
+    def fills_a_batch(self) -> bool:
+        """Whether the next batch would be no larger if more came."""
+        full_ms = self.time_model.coefficients.predict(self._queued_tokens, 0)
+        return self._queued_tokens >= self._max_batch_tokens or full_ms >= self.limit_ms
+
+    @property
     def limit_ms(self) -> float:
         """How long the next batch may take."""
         is_small_about = self._num_small > 0 or self._ms_since_small < SMALL_MEMORY_MS

@@ -128,14 +128,15 @@ class LocalVectors:
         if prepared.request is None:
             return Embedded(vectors, faults, 0)
         self._scheduler.add(prepared.request)
-        while slices := self._scheduler.next_batch():
-            batch = pack(slices)
-            began = time.perf_counter()
-            outcome = self._runner.run(batch)
+        batches = map(pack, iter(self._scheduler.next_batch, []))
+        first, began = 0, time.perf_counter()
+        for batch, outcome in self._runner.run_in_turn(batches):
+            ended = time.perf_counter()
             if not outcome.was_halved:
-                took = (time.perf_counter() - began) * 1000
-                self._time_model.observe(BatchTime(batch.num_tokens, num_squares(batch), took))
-            items = prepared.order[slices[0].start : slices[-1].stop]
+                took_ms = (ended - began) * 1000
+                self._time_model.observe(BatchTime(batch.num_tokens, num_squares(batch), took_ms))
+            items = prepared.order[first : first + batch.num_sequences]
             vectors[items] = outcome.vectors
             faults.update({int(items[i]): fault(param=PARAM).message for i, fault in outcome.faults.items()})
+            first, began = first + batch.num_sequences, ended
         return Embedded(vectors, faults, len(prepared.request.token_ids))

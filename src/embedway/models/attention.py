@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from embedway.kernels import native_attention
 from embedway.kernels.library import load_library
+from embedway.models.device_copies import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def token_positions(cu_seqlens: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
 
 def packed_layout(cu_seqlens: npt.NDArray[np.int32], device: torch.device) -> PackedLayout:
     """Read the layout off `cu_seqlens` (int32 [n + 1]); sequences of one length should lie side by side, for speed."""
-    on_device = torch.as_tensor(cu_seqlens).to(device)
+    on_device = to_device(cu_seqlens, device)
     lengths = np.diff(cu_seqlens).tolist()
     runs, start = [], 0
     for length, group in itertools.groupby(lengths):
@@ -72,7 +73,7 @@ def packed_layout(cu_seqlens: npt.NDArray[np.int32], device: torch.device) -> Pa
     return PackedLayout(
         cu_seqlens=on_device,
         lengths=on_device.diff().long(),
-        positions=torch.from_numpy(token_positions(cu_seqlens)).to(device),
+        positions=to_device(token_positions(cu_seqlens), device),
         runs=tuple(runs),
         num_tokens=start,
         max_length=max(lengths),

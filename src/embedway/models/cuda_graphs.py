@@ -71,9 +71,7 @@ class Graph:
         self.shape = shape
         device = stream.device
         # token ids, positions, cu_seqlens, in one copy
-        size = 2 * shape.num_tokens + shape.num_sequences + 1
-        self._inputs = torch.zeros(size, dtype=torch.int32, device=device)
-        self._staging = torch.zeros(size, dtype=torch.int32, pin_memory=True)
+        self._inputs = torch.zeros(2 * shape.num_tokens + shape.num_sequences + 1, dtype=torch.int32, device=device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):  # libraries make their handles and choose their kernels before the capture
             self._run(forward)
@@ -84,13 +82,14 @@ class Graph:
             self._vectors = self._run(forward)
 
     def __call__(self, batch: PackedBatch, positions: np.ndarray) -> torch.Tensor:
-        """float32 [n, dimension], on the device and valid until the next call. The one before must have ended."""
-        staging, room, total = self._staging.numpy(), self.shape.num_tokens, batch.num_tokens
+        """float32 [n, dimension], on the device, for what is launched before the next call."""
+        pinned = torch.empty(self._inputs.shape, dtype=torch.int32, pin_memory=True)  # the one before may be in use
+        staging, room, total = pinned.numpy(), self.shape.num_tokens, batch.num_tokens
         staging[:total], staging[total:room] = batch.token_ids, 0
         staging[room : room + total], staging[room + total : 2 * room] = positions, 0
         ends = staging[2 * room :]
         ends[: len(batch.cu_seqlens)], ends[len(batch.cu_seqlens) :] = batch.cu_seqlens, total
-        self._inputs.copy_(self._staging, non_blocking=True)
+        self._inputs.copy_(pinned, non_blocking=True)
         self._graph.replay()
         return self._vectors[: batch.num_sequences]
 
@@ -141,7 +140,7 @@ class CudaGraphs:
         return max((graph.shape.num_tokens for graph in self._graphs), default=0)
 
     def run(self, batch: PackedBatch) -> torch.Tensor | None:
-        """float32 [n, dimension] on the device, valid until the next call; None for a batch that no graph serves."""
+        """float32 [n, dimension] on the device, for what is launched before the next call; None where no graph fits."""
         if batch.num_tokens > self.max_tokens or batch.adapters or batch.pool_starts.any():
             return None
         lengths = np.diff(batch.cu_seqlens)

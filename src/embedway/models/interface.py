@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -69,4 +69,25 @@ class EmbeddingModel(Protocol):
 
         Raises AdapterRefused where it changes what this model does not have, or not in that shape. Changes nothing.
         """
+        ...
+
+
+class LaunchedBatch(Protocol):
+    """A batch on its way through a model."""
+
+    def is_done(self) -> bool:
+        """Whether `vectors` would return at once."""
+        ...
+
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """Wait for what `embed` gives. Raises what `embed` would, unless `launch` has."""
+        ...
+
+
+@runtime_checkable
+class LaunchingModel(EmbeddingModel, Protocol):
+    """A model whose device works on its own, so that the host can prepare the next batch meanwhile."""
+
+    def launch(self, batch: PackedBatch) -> LaunchedBatch:
+        """Begin a batch behind those that are under way, as a rule without waiting for them."""
         ...

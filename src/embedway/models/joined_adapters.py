@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import linear
 
+from embedway.models.device_copies import to_device
 from embedway.models.torch_adapter import AdaptedRows, Change, TorchAdapter, Up
 
 if TYPE_CHECKING:
@@ -69,13 +70,13 @@ def _groups(adapted: Sequence[AdaptedRows]) -> Iterator[list[AdaptedRows]]:
 def _join(group: Sequence[AdaptedRows]) -> AdaptedRows:
     lengths = [rows.stop - rows.start for rows in group]
     device = next(iter(group[0].adapter.changes.values())).down.device
-    row_owners = torch.from_numpy(np.repeat(np.arange(len(group)), lengths)).to(device)
+    row_owners = to_device(np.repeat(np.arange(len(group)), lengths), device)
     masks: dict[tuple[int, ...], torch.Tensor] = {}
     """By the owner of each rank: most layers have them alike"""
 
     def others(owners: tuple[int, ...]) -> torch.Tensor:
         if owners not in masks:
-            masks[owners] = row_owners[:, None] != torch.tensor(owners).to(device)
+            masks[owners] = row_owners[:, None] != to_device(np.array(owners), device)
         return masks[owners]
 
     changes = {}

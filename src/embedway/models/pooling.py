@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+
+from embedway.models.device_copies import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     import numpy.typing as npt
 
     from embedway.model_spec import Pooling
@@ -33,8 +35,8 @@ class TokensToPool:
     """int64 [n]: the row after the tokens that are left out; beyond `last` where all of them are"""
     counts: torch.Tensor
     """int64 [n]: how many tokens count, at least 1: the last one always does, since a mean needs a token"""
-    num_counted: int | None
-    """The sum of `counts`, where it is known without asking the device"""
+    num_counted: int
+    """The sum of `counts`, for which the device is not asked"""
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(sequence, row), both int64 [counted]: each token that counts, in order, with the sequence that it is of."""
@@ -61,9 +63,11 @@ def pool(
     if pool_starts is None:
         tokens = TokensToPool(first, last, first, counts=layout.lengths, num_counted=layout.num_tokens)
     else:
-        after_prompt = first + torch.as_tensor(pool_starts).to(hidden.device)
+        after_prompt = first + to_device(pool_starts, hidden.device)
         counts = last + 1 - torch.minimum(after_prompt, last)
-        tokens = TokensToPool(first, last, after_prompt, counts, num_counted=None)
+        lengths = np.repeat([run.length for run in layout.runs], [run.count for run in layout.runs])
+        num_counted = int((lengths - np.minimum(pool_starts, lengths - 1)).sum())
+        tokens = TokensToPool(first, last, after_prompt, counts, num_counted)
     states = hidden.float()
     vectors = [POOLINGS[mode](states, tokens) for mode in modes]
     return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)

@@ -10,6 +10,7 @@ import torch
 
 from embedway.models.attention import packed_layout
 from embedway.models.cuda_graphs import CudaGraphs
+from embedway.models.device_copies import VectorsOnTheWay, to_device
 from embedway.models.torch_adapter import AdaptedRows, TorchAdapter
 from embedway.models.vector_head import VectorHead
 
@@ -40,7 +41,7 @@ class TokenEncoder(Protocol):
 
 
 class TextModel:
-    """Implements `interface.EmbeddingModel` over any TokenEncoder."""
+    """Implements `interface.LaunchingModel` over any TokenEncoder."""
 
     def __init__(
         self,
@@ -62,18 +63,21 @@ class TextModel:
         if self.graphs.max_tokens:
             self.facts["cuda_graphs"] = f"batches of up to {self.graphs.max_tokens} tokens"
 
-    @torch.inference_mode()
     def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
         """Return float32 [n, dimension], not normalised, in the order of the batch."""
+        return self.launch(batch).vectors()
+
+    @torch.inference_mode()
+    def launch(self, batch: PackedBatch) -> VectorsOnTheWay:
         ordered, order = in_groups(batch)
         vectors = self.graphs.run(ordered)
-        return in_order(self._launch(ordered) if vectors is None else vectors, order)
+        return VectorsOnTheWay(self._run(ordered) if vectors is None else vectors, order)
 
-    def _launch(self, ordered: PackedBatch) -> torch.Tensor:
+    def _run(self, ordered: PackedBatch) -> torch.Tensor:
         """float32 [n, dimension]"""
         device = torch.device(self.device)
         layout = packed_layout(ordered.cu_seqlens, device)
-        token_ids = torch.as_tensor(ordered.token_ids).to(device, torch.int64)
+        token_ids = to_device(ordered.token_ids, device).long()
         hidden = self.encoder.hidden_states(token_ids, layout, adapted_rows(ordered))
         return self.head(hidden, layout, left_out(ordered))
 
@@ -107,13 +111,6 @@ def in_groups(batch: PackedBatch) -> tuple[PackedBatch, npt.NDArray[np.intp]]:
         visuals={new: batch.visuals[old] for new, old in enumerate(order.tolist()) if old in batch.visuals},
     )
     return ordered, order
-
-
-def in_order(vectors: torch.Tensor, order: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-    """The vectors of a batch that is `in_groups`, float32 [n, dimension], as the sequences came."""
-    result = np.empty(tuple(vectors.shape), np.float32)
-    result[order] = vectors.cpu().numpy()
-    return result
 
 
 def left_out(batch: PackedBatch) -> npt.NDArray[np.int32] | None:

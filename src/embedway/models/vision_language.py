@@ -13,11 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from embedway.models.attention import packed_layout
+from embedway.models.device_copies import VectorsOnTheWay
 from embedway.models.mrope import RotaryPositions, is_visual
 from embedway.models.packed_rows import with_spare_rows
 from embedway.models.packed_transformer import PackedTransformer
 from embedway.models.qwen_vl_tower import VisionTower
-from embedway.models.text_model import adapted_rows, in_groups, in_order, left_out
+from embedway.models.text_model import adapted_rows, in_groups, left_out
 from embedway.models.transformer_adapter import make_adapter
 from embedway.models.vector_head import VectorHead
 
@@ -107,7 +108,7 @@ class VisionLanguageModel:
         ordered, order = in_groups(batch)
         layout = packed_layout(ordered.cu_seqlens, torch.device(self.device))
         hidden = self.encoder.hidden_states(ordered, layout)
-        return in_order(self.head(hidden, layout, left_out(ordered)), order)
+        return VectorsOnTheWay(self.head(hidden, layout, left_out(ordered)), order).vectors()
 
     def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:
         """For the decoder alone: raises AdapterRefused for an adapter that changes the tower."""
