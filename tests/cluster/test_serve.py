@@ -16,9 +16,11 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from embedway import Embedder
 from embedway.config import DEFAULT_MODEL
+from embedway.observability.families import BATCH_TOKENS
 from free_port import free_port
 
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S="0.3")
@@ -116,6 +118,11 @@ def test_vectors_are_those_of_one_server(running: RunningCluster, expected: dict
         ("GET", "/nowhere", None, 404, "route_not_found"),
         ("POST", "/encode", {"text": "a"}, 200, None),
         ("POST", "/tokenize", {"prompt": "a"}, 200, None),
+        ("POST", "/v1/detokenize", {"tokens": [101]}, 200, None),
+        ("GET", "/server_info?model=nobody", None, 404, "model_not_found"),
+        ("POST", "/flush_cache", None, 403, "admin_only"),
+        ("GET", "/flush_cache", None, 405, "method_not_allowed"),
+        ("POST", "/v1/load_lora_adapter", {}, 404, "route_not_found"),
         ("GET", "/v1/models", None, 200, None),
         ("GET", "/v1/models/small", None, 200, None),
         ("GET", "/model_info", None, 200, None),
@@ -133,6 +140,22 @@ def test_routes_and_errors_are_those_of_one_server(
     if code is not None:
         assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
         assert answer.json()["error"]["code"] == code
+
+
+def test_every_replica_has_its_part_of_the_metrics_and_of_the_server_s_state(running: RunningCluster) -> None:
+    for i in range(20):  # two at random each time: both get some
+        body = {"model": "small", "input": f"a text of number {i}"}
+        assert httpx.post(f"{running.url}/v1/embeddings", json=body).status_code == 200
+    metrics = httpx.get(f"{running.url}/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain")
+    [tokens] = [family for family in text_string_to_metric_families(metrics.text) if family.name == BATCH_TOKENS]
+    sums = {sample.labels["server"]: sample.value for sample in tokens.samples if sample.name.endswith("_sum")}
+    info = httpx.get(f"{running.url}/server_info?model=small").json()
+    assert info["model"]["name"] == DEFAULT_MODEL
+    assert len(sums) == len(info["servers"]) == 2
+    assert sums.keys() == info["servers"].keys()
+    assert all(info["servers"][server]["engines"][0]["tokens"] == total for server, total in sums.items())
+    assert all(total > 0 for total in sums.values())
 
 
 # ── nothing is lost ──
@@ -208,6 +231,39 @@ async def test_a_node_that_goes_loses_no_request(running: RunningCluster, expect
     assert len(running.replicas()) == 1
     running.cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
     until(lambda: len(running.replicas()) == 2)
+
+
+async def test_an_operator_flushes_the_cache_of_every_replica_and_ends_requests(running: RunningCluster) -> None:
+    """With an admin's key, which the replicas look at."""
+    changed = {**SETTINGS, "cache_mb": 8, "admin_api_key": "operator"}
+    await asyncio.to_thread(running.deploy, settings=changed, min_replicas=2, max_replicas=2)
+    headers = {"Authorization": "Bearer operator"}
+
+    async with httpx.AsyncClient(timeout=PATIENCE, base_url=running.url) as client:
+
+        async def cached() -> list[int]:
+            servers = (await client.get("/server_info")).json()["servers"]
+            return [server["engines"][0]["cached_vectors"] for server in servers.values()]
+
+        for i in range(30):
+            body = {"model": "small", "input": f"a text of number {i}"}
+            assert (await client.post("/v1/embeddings", json=body)).status_code == 200
+        while sum(await cached()) < 30 or 0 in await cached():  # an engine tells of itself once a while
+            await asyncio.sleep(0.05)
+        refused = await client.post("/flush_cache", headers={"Authorization": "Bearer nobody"})
+        assert refused.json()["error"]["code"] == "invalid_api_key"
+        assert (await client.post("/flush_cache", headers=headers)).text == "Cache flushed.\n"
+        while await cached() != [0, 0]:
+            await asyncio.sleep(0.05)
+
+        long = {"model": "small", "input": ["some words of a text " * 40] * 512}
+        requests = [asyncio.create_task(client.post("/v1/embeddings", json=long)) for _ in range(4)]
+        answers: list[httpx.Response] = []
+        while not answers or not all(request.done() for request in requests):
+            await asyncio.sleep(0.05)
+            assert (await client.post("/abort_request", headers=headers, json={"abort_all": True})).status_code == 200
+            answers = [request.result() for request in requests if request.done()]
+        assert {answer.json()["error"]["code"] for answer in answers} == {"request_aborted"}
 
 
 async def test_replicas_come_and_go_with_the_tokens_that_wait(

@@ -27,6 +27,8 @@ from checkpoints import tiny_checkpoint
 from dual_checkpoints import dual_checkpoint
 from embedway import Embedder
 from embedway.cli import main
+from embedway.commands.embed import without_model
+from embedway.config import DEFAULT_MODEL
 from embedway.files import local_model
 from embedway.model_spec import ModelSpec
 from embedway.models.interface import EmbeddingModel
@@ -77,6 +79,42 @@ def test_here_and_through_a_server_the_vectors_are_the_embedder_s(
     assert (summary["rows"], summary["bad_rows"], summary["errors"]) == (120, 0, None)
     assert summary["tokens"] > 1000
     np.testing.assert_allclose(vectors_of(tmp_path / "there.parquet"), expected, atol=1e-5)
+
+
+def test_the_model_may_stand_behind_the_inputs(monkeypatch: pytest.MonkeyPatch, texts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny_checkpoint("bert", folder, max_seq_length=40)
+    assert run(monkeypatch, texts, "-o", tmp_path / "a.parquet", folder, "--dtype", "float32") == 0
+    expected = Embedder(str(folder), dtype="float32").embed(TEXTS, truncate="end")
+    found = vectors_of(tmp_path / "a.parquet")
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model"),
+    [
+        (["rows.jsonl"], None),
+        (["owner/name"], None),  # one input, and no model
+        (["rows.jsonl", "owner/name"], "owner/name"),
+        (["rows.jsonl", "more.jsonl", "owner/name-v1.5"], "owner/name-v1.5"),
+        (["rows.jsonl", "s3://bucket/name"], None),
+        (["rows.jsonl", "folder/rows.csv.gz"], None),
+        (["rows.jsonl", "folder/below"], None),  # it is there
+        (["rows.jsonl", "checkpoint"], "checkpoint"),
+        (["rows.jsonl", "nothing"], None),
+    ],
+)
+def test_a_model_is_told_from_an_input(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], model: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder/below").mkdir(parents=True)
+    Path("checkpoint").mkdir()
+    Path("checkpoint/config.json").write_text("{}")
+    inputs, found = without_model(arguments)
+    assert found == model
+    assert inputs == (arguments if model is None else arguments[:-1])
 
 
 def test_vectors_have_the_length_that_the_model_s_folder_declares(
@@ -195,6 +233,9 @@ def test_the_commands_of_the_page(monkeypatch: pytest.MonkeyPatch, texts: Path, 
         (["-o", "a.npy", "--dimensions", "5000"], "--dimensions: .*from 1 to 384"),
         (["-o", "a.npy", "--prompt-name", "nobody"], "--prompt-name: "),
         (["-o", "a.npy", "--model", "./nowhere"], "nowhere"),
+        (["-o", "a.npy", "nowhere/rows.jsonl"], "nowhere/rows.jsonl: there is no such"),
+        (["-o", "a.npy", DEFAULT_MODEL, "--model", DEFAULT_MODEL], "--model: .*name the model once"),
+        (["-o", "a.npy", DEFAULT_MODEL, "--url", "http://127.0.0.1:9", "--device", "cpu"], "--device: .*leave it out"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_2(

@@ -43,7 +43,7 @@ class Bench:
     def add(self, work_ms: float, key_number: int = 1, priority: int = 0) -> Job:
         job = Job(len(self.jobs), work_ms, key_number, priority)
         self.jobs.append(job)
-        self.queue.add(job, job.left_ms)
+        self.queue.add(job, job.left_ms, small_ms=1.0)
         return job
 
     def run_batch(self) -> list[Job]:
@@ -57,8 +57,6 @@ class Bench:
             served.append(job)
             if job.left_ms <= 0:
                 self.queue.remove(job)
-            else:
-                self.queue.has_left(job, job.left_ms)
             self.queue.served(part)
             job = self.queue.first()
         return served

@@ -1,7 +1,7 @@
 """Threads for what would hold up the event loop: tokenizing large requests, and writing large answers.
 
 What waits runs in the order of its turns, each its arrival put back by GIVES_WAY for every unit of its size: small work
-passes large work, which is put back no further as it waits (the engine's queue does the same with milliseconds).
+passes large work, which is put back no further as it waits.
 """
 
 from __future__ import annotations

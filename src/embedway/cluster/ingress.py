@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,6 +22,8 @@ from embedway.api.auth import checked_key
 from embedway.api.error_response import error_response
 from embedway.api.request_context import is_safe_request_id
 from embedway.api.served_models import adapter_in
+from embedway.cluster.every_replica import ask_every
+from embedway.cluster.joined_answers import METRICS, joined
 from embedway.errors import (
     BodyTooLarge,
     EmbedwayError,
@@ -41,10 +43,17 @@ if TYPE_CHECKING:
 
 Answer: TypeAlias = "tuple[int, dict[str, str], bytes]"
 
-POSTED = frozenset({"/v1/embeddings", "/encode", "/tokenize", "/detokenize"})
-OF_ONE_MODEL = frozenset({"/model_info", "/health_generate"})
-PROBES = frozenset({"/health", "/readyz", "/livez"})
 MODELS = "/v1/models"
+PROBES = frozenset({"/health", "/readyz", "/livez"})
+OF_ONE_REPLICA = {
+    **dict.fromkeys(("/v1/embeddings", "/encode"), "POST"),
+    **dict.fromkeys(("/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize"), "POST"),
+    **dict.fromkeys(("/model_info", "/get_model_info", "/health_generate"), "GET"),
+}
+OF_ONE_MODEL = {"/server_info": "GET", "/get_server_info": "GET", "/flush_cache": "POST"}
+"""Of all replicas of the model that the query names"""
+OF_ALL_MODELS = {METRICS: "GET", "/abort_request": "POST"}
+METHODS = {**OF_ONE_REPLICA, **OF_ONE_MODEL, **OF_ALL_MODELS, MODELS: "GET"}
 MAX_TRIES = 6
 PAUSE_SECONDS = 0.1
 """Before the second try, twice as long before each further one"""
@@ -87,17 +96,22 @@ class Ingress:
             return await self._health(path)
         if self._keys.users:
             checked_key(request.scope, self._keys)
-        wanted = "POST" if path in POSTED else "GET"
-        if path not in POSTED | OF_ONE_MODEL and path != MODELS and not path.startswith(f"{MODELS}/"):
+        wanted = "GET" if path.startswith(f"{MODELS}/") else METHODS.get(path)
+        if wanted is None:
             raise RouteNotFound(method=method, path=path)
         if method != wanted:
             raise MethodNotAllowed(method=method, path=path, allowed=wanted)
         if path == MODELS:
             return await self._all_models(headers)
         body = await self._body(request)
+        target = path if not request.url.query else f"{path}?{request.url.query}"
+        if path in OF_ALL_MODELS:
+            return await self._every_replica(self._models, method, target, headers, body)
+        if path in OF_ONE_MODEL:
+            named, _ = self._choice(request.query_params.get("model"), b"")
+            return await self._every_replica([named], method, target, headers, body)
         name = path.removeprefix(f"{MODELS}/") if path.startswith(MODELS) else named_in(body)
         model, affinity = self._choice(name, body)
-        target = path if not request.url.query else f"{path}?{request.url.query}"
         return response_of(await send(model.handle, method, target, headers, body, affinity))
 
     async def _body(self, request: Request) -> bytes:
@@ -122,6 +136,13 @@ class Ingress:
         if name not in self._by_name:
             raise ModelNotFound(param="model", name=name, served=", ".join(self._by_name))
         return self._by_name[name], hashlib.blake2b(body, digest_size=8).hexdigest()
+
+    async def _every_replica(
+        self, models: Sequence[Model], method: str, target: str, headers: Mapping[str, str], body: bytes
+    ) -> Response:
+        asked = (ask_every(model.handle, method, target, headers, body) for model in models)
+        said = [one for own in await asyncio.gather(*asked) for one in own]
+        return response_of(joined(target.partition("?")[0], said))
 
     async def _all_models(self, headers: Mapping[str, str]) -> Response:
         answers = await asyncio.gather(*(send(model.handle, "GET", MODELS, headers, b"", "") for model in self._models))

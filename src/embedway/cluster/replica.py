@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ray import serve
+
 from embedway.api_keys import read_key_file
 from embedway.cluster.autoscaling import QUEUED_TOKENS
 from embedway.cluster.child_server import ChildServer
@@ -37,6 +39,13 @@ class ModelReplica:
         """Status, headers, body. `affinity` is for the router alone. Raises ConnectionError."""
         del affinity
         return await self._child.send(method, path, headers, body)
+
+    async def answer_as(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[str, int, dict[str, str], bytes]:
+        """As `answer`, with the replica's name before it: for what is asked of every replica."""
+        name = serve.get_replica_context().replica_id.unique_id
+        return name, *await self._child.send(method, path, headers, body)
 
     async def check_health(self) -> None:
         """Serve replaces a replica where this raises. The server replaces engines that die or hang by itself before."""

@@ -17,6 +17,7 @@ from embedway.commands.json_output import print_json
 from embedway.commands.setting_options import given_settings
 from embedway.config import Settings, load_settings
 from embedway.errors import FilesNotInstalled, Interrupted, InvalidSetting, RequestError
+from embedway.models.checkpoint_location import HUB_ID
 from embedway.observability.logs import configure_logging
 from embedway.outputs.output_dtype import OutputDtype
 
@@ -37,9 +38,9 @@ def embed(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT…",
+            metavar="INPUT… [MODEL]",
             help="Files (.jsonl, .csv, .tsv, .parquet, .txt; compressed too) or folders of them or of images: paths, "
-            "or URLs such as s3://bucket/name.",
+            "or URLs such as s3://bucket/name. The model may stand last, as in 'serve': a Hugging Face id or a folder.",
             show_default=False,
         ),
     ],
@@ -98,14 +99,18 @@ def embed(
 
     Exit status: 0 also with such rows, 1 where --fail-fast met one, 2 where it cannot be done.
     """
-    given = given_settings(None, flags)
+    if importlib.util.find_spec("pyarrow") is None:
+        raise FilesNotInstalled(what="embedway embed", package="pyarrow", extra="files")
+    inputs, model_name = without_model(inputs)
+    if model_name is not None and flags.get("model_path") is not None:
+        problem = f"is given together with {model_name!r} after the inputs: name the model once"
+        raise InvalidSetting(setting="--model", problem=problem)
+    given = given_settings(model_name, flags)
     if url is not None and (name := next((name for name in given if name not in SERVER_SETTINGS), None)):
         problem = "with --url it is the server's to say: leave it out"
         raise InvalidSetting(setting=f"--{name.replace('_', '-')}", problem=problem)
     settings = load_settings(given, config)
     configure_logging("error", process="embed")
-    if importlib.util.find_spec("pyarrow") is None:
-        raise FilesNotInstalled(what="embedway embed", package="pyarrow", extra="files")
     from embedway.files import report
     from embedway.files.joining import output_format
     from embedway.files.locations import locate
@@ -154,6 +159,21 @@ def embed(
         print_json(shown.as_json(output))
     else:
         shown.print_end(output)
+
+
+def without_model(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The inputs, and the model where one stands behind them: a checkpoint's folder, or a Hub id that is no path here
+    and does not end as a file of rows."""
+    from embedway.files.reading import is_named_as_rows
+
+    *inputs, last = arguments
+    path = Path(last)
+    is_model = is_checkpoint(path) if path.exists() else "/" in last and bool(HUB_ID.fullmatch(last))
+    return (inputs, last) if inputs and is_model and not is_named_as_rows(last) else (arguments, None)
+
+
+def is_checkpoint(path: Path) -> bool:
+    return (path / "modules.json").is_file() or (path / "config.json").is_file()
 
 
 @contextlib.contextmanager

@@ -65,12 +65,12 @@ class FairShareQueue(Generic[RequestT]):
         """Key by key, each one's in the order of their arrival."""
         return [request for share in self._shares.values() for request in share.queue.requests()]
 
-    def add(self, request: RequestT, remaining_ms: float) -> None:
-        """`remaining_ms` is the predicted time of its work. Its key must not be in the queue."""
+    def add(self, request: RequestT, work_ms: float, *, small_ms: float) -> None:
+        """As `RequestQueue.add`."""
         share = self._shares.setdefault(request.key_number, _Share())
         if not len(share.queue):
             share.virtual_ms = max(share.virtual_ms, self._virtual_ms)
-        share.queue.add(request, remaining_ms)
+        share.queue.add(request, work_ms, small_ms=small_ms)
         self._requests[request.key] = request
         if not share.is_in_heap:
             share.is_in_heap = True
@@ -79,10 +79,6 @@ class FairShareQueue(Generic[RequestT]):
     def remove(self, request: RequestT) -> None:
         self._shares[request.key_number].queue.remove(request)
         del self._requests[request.key]
-
-    def has_left(self, request: RequestT, remaining_ms: float) -> None:
-        """A part of it was taken: its turn changes."""
-        self._shares[request.key_number].queue.has_left(request, remaining_ms)
 
     def begin_batch(self) -> RequestT | None:
         """The request that goes into a new batch first; None where nothing waits."""

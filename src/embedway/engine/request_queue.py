@@ -1,12 +1,14 @@
 """The order in which queued requests run: a pure function of what is queued and of the work that was done meanwhile.
 
 1. Larger priority first.
-2. Among equals, fair share: a request's turn is its arrival, put back by GIVES_WAY for each millisecond of work that it
-   has left. So a query goes before the rest of a long list, and the list before queries that come so much later; each
-   batch that it gets brings its turn nearer (shortest remaining time first, with ageing). What is as good as nothing
-   says the scheduler: small requests are put back alike, and keep their order.
+2. Among equals, fair share: highest response ratio next (P. Brinch Hansen, "Short-term scheduling in multiprogramming
+   systems", SOSP 1971). The request goes first that has waited for longest in proportion to its work. As it comes it is
+   taken to have waited for PATIENCE times a small request's work: so a query goes before a long list that came seconds
+   earlier. Requests of about one size keep their order, and nobody's wait is out of proportion, as it is where the
+   shortest goes first. Small requests count alike.
 3. Nothing starves: one batch of every AGED_EVERY begins with the request that has waited for longest, if that is longer
-   than AGED_MS, whatever its priority and size.
+   than AGED_MS, whatever its priority and size. Longer waits do not count for a long list, unless it is among its like:
+   it would have the model for itself until it is done.
 
 Time is counted in predicted milliseconds of the batches that were given out, so there is no clock: while anything
 waits, the model works.
@@ -15,16 +17,20 @@ waits, the model works.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-GIVES_WAY = 1000.0
+PATIENCE = 20.0
 AGED_MS = 5000.0
 AGED_EVERY = 4
-SPARE_ENTRIES = 1000
-"""Of requests that have gone: they are cleared away once they are more than this and twice those that wait."""
+SIZE_STEP = 1.25
+"""Requests whose work differs by less stand in one line: their order is that of their arrival, and only the first of
+each line needs to be looked at."""
+SPARE_PLACES = 1000
+"""Of requests that have gone: they are cleared away once they are more than this and the number of those that wait."""
 
 
 class Queueable(Protocol):
@@ -47,13 +53,11 @@ RequestT = TypeVar("RequestT", bound=Queueable)
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[RequestT]):
     request: RequestT | None
-    """None once it waits no more: an entry may stay in the heap for long, and is not to keep texts and pixels alive"""
+    """None once it waits no more: a place may be kept for long, and is not to keep texts and pixels alive"""
     priority: int
-    arrival: int
-    """How many came before it"""
+    work_ms: float
+    patience_ms: float
     arrived_ms: float
-    version: int = 0
-    """How often its turn has changed: older places in the heap are void"""
 
 
 class RequestQueue(Generic[RequestT]):
@@ -61,9 +65,13 @@ class RequestQueue(Generic[RequestT]):
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, _Entry[RequestT]] = {}
-        self._heap: list[tuple[tuple[float, ...], int, _Entry[RequestT]]] = []
-        self._by_arrival: deque[_Entry[RequestT]] = deque()
-        self._num_arrived = 0
+        """In the order of their arrival"""
+        self._lines: dict[int, dict[int, deque[_Entry[RequestT]]]] = {}
+        """By priority and size"""
+        self._priorities: list[int] = []
+        """A heap of those that have lines, negative"""
+        self._num_placed = 0
+        """Since those that have gone were cleared away"""
         self._served_ms = 0.0
         self._batches_since_aged = 0
 
@@ -78,30 +86,24 @@ class RequestQueue(Generic[RequestT]):
         """In the order of their arrival."""
         return [entry.request for entry in self._entries.values() if entry.request is not None]
 
-    def add(self, request: RequestT, remaining_ms: float) -> None:
-        """`remaining_ms` is the predicted time of its work. Its key must not be in the queue."""
+    def add(self, request: RequestT, work_ms: float, *, small_ms: float) -> None:
+        """`work_ms` is the predicted time of all its work, `small_ms` that of what is small, both above zero. Its key
+        must not be in the queue."""
         assert request.key not in self._entries, "a key is queued once"
-        entry = _Entry(request, request.priority, self._num_arrived, self._served_ms)
-        self._num_arrived += 1
+        work_ms = max(work_ms, small_ms)
+        entry = _Entry(request, request.priority, work_ms, PATIENCE * small_ms, self._served_ms)
         self._entries[request.key] = entry
-        self._by_arrival.append(entry)
-        self._place(entry, remaining_ms)
-        self._clear_away()
+        self._place([entry])
+        if self._num_placed > 2 * len(self._entries) + SPARE_PLACES:
+            self._clear_away()
 
     def remove(self, request: RequestT) -> None:
         self._entries.pop(request.key).request = None
 
-    def has_left(self, request: RequestT, remaining_ms: float) -> None:
-        """A part of it was taken: its turn changes."""
-        entry = self._entries[request.key]
-        entry.version += 1
-        self._place(entry, remaining_ms)
-        self._clear_away()
-
     def begin_batch(self) -> RequestT | None:
         """The request that goes into a new batch first; None where nothing waits."""
         self._batches_since_aged += 1
-        oldest = self._oldest()
+        oldest = next(iter(self._entries.values()), None)
         if oldest is None:
             return None
         is_aged = self._served_ms - oldest.arrived_ms > AGED_MS
@@ -112,40 +114,47 @@ class RequestQueue(Generic[RequestT]):
 
     def first(self) -> RequestT | None:
         """The request whose turn it is; None where nothing waits."""
-        while self._heap:
-            _, version, entry = self._heap[0]
-            if entry.version == version and entry.request is not None:
-                return entry.request
-            heapq.heappop(self._heap)
+        while self._priorities:
+            lines = self._lines[-self._priorities[0]]
+            heads = list(heads_of(lines))
+            if heads:
+                return max(heads, key=self._response_ratio).request
+            del self._lines[-heapq.heappop(self._priorities)]
         return None
 
     def served(self, milliseconds: float) -> None:
         """A batch of so many predicted milliseconds is given out."""
         self._served_ms += milliseconds
 
-    def _oldest(self) -> _Entry[RequestT] | None:
-        while self._by_arrival:
-            if self._by_arrival[0].request is not None:
-                return self._by_arrival[0]
-            self._by_arrival.popleft()
-        return None
+    def _response_ratio(self, entry: _Entry[RequestT]) -> tuple[float, float]:
+        """And among equals, the one that came first."""
+        # a long list never becomes as urgent as a small request that comes
+        counted_ms = max(AGED_MS, (PATIENCE - 1) * entry.work_ms)
+        waited_ms = min(self._served_ms - entry.arrived_ms, counted_ms)
+        return (waited_ms + entry.patience_ms) / entry.work_ms, -entry.arrived_ms
 
-    def _place(self, entry: _Entry[RequestT], remaining_ms: float) -> None:
-        turn = order_key(entry.priority, entry.arrived_ms, remaining_ms, entry.arrival)
-        heapq.heappush(self._heap, (turn, entry.version, entry))
+    def _place(self, entries: Iterable[_Entry[RequestT]]) -> None:
+        for entry in entries:
+            if entry.priority not in self._lines:
+                self._lines[entry.priority] = {}
+                heapq.heappush(self._priorities, -entry.priority)
+            size = math.floor(math.log(entry.work_ms, SIZE_STEP))
+            self._lines[entry.priority].setdefault(size, deque()).append(entry)
+            self._num_placed += 1
 
     def _clear_away(self) -> None:
-        """Let go of the entries that are void, once they are many: so each costs a moment on average."""
-        limit = 2 * len(self._entries) + SPARE_ENTRIES
-        if len(self._heap) > limit:
-            self._heap = [
-                (turn, n, entry) for turn, n, entry in self._heap if entry.version == n and entry.request is not None
-            ]
-            heapq.heapify(self._heap)
-        if len(self._by_arrival) > limit:
-            self._by_arrival = deque(self._entries.values())
+        """Let go of the places of those that have gone, once they are many: so each costs a moment on average."""
+        self._lines, self._priorities, self._num_placed = {}, [], 0
+        self._place(self._entries.values())
 
 
-def order_key(priority: int, arrived_ms: float, remaining_ms: float, arrival: int) -> tuple[float, ...]:
-    """Smallest first."""
-    return (-priority, arrived_ms + GIVES_WAY * remaining_ms, arrival)
+def heads_of(lines: dict[int, deque[_Entry[RequestT]]]) -> Iterator[_Entry[RequestT]]:
+    """The first of each line that waits still; lines in which nobody does are removed."""
+    for size in list(lines):
+        line = lines[size]
+        while line and line[0].request is None:
+            line.popleft()
+        if line:
+            yield line[0]
+        else:
+            del lines[size]

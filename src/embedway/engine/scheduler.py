@@ -29,6 +29,8 @@ TARGET_BATCH_MS = {"cpu": 40.0, "cuda": 50.0}
 surrounds each is (waking, replies, the API process): 64 connections of queries got a third more than at 20."""
 SMALL_REQUEST_TOKENS = 64
 """A request of at most so many tokens is small: a query, whose sender waits for it."""
+LEAST_MS = 1e-6
+"""Of a request's work, as long as the time model has learned nothing"""
 TARGET_BESIDE_SMALL = 0.5
 """Part of the target time while small requests are about: they wait for the batch that runs."""
 SMALL_MEMORY_MS = 500.0
@@ -186,7 +188,10 @@ class Scheduler(Generic[RequestT]):
 
     def add(self, request: RequestT) -> None:
         """Queue a request of at least one sequence. Its key must not be in the queue."""
-        self._queue.add(request, self._remaining_ms(request))
+        costs = self.time_model.coefficients
+        work_ms = costs.variable(request.num_waiting_tokens, request.num_waiting_squares)
+        small_ms = costs.variable(SMALL_REQUEST_TOKENS, SMALL_REQUEST_TOKENS**2)
+        self._queue.add(request, max(work_ms, LEAST_MS), small_ms=max(small_ms, LEAST_MS))
         self._queued_tokens += request.num_waiting_tokens
         if request.is_small:
             self._num_small += 1
@@ -240,19 +245,11 @@ class Scheduler(Generic[RequestT]):
             num_tokens, num_squares = int(lengths.sum()), sum_of_squares(lengths)
             request.num_waiting_tokens -= num_tokens
             request.num_waiting_squares -= num_squares
-            self._queue.has_left(request, self._remaining_ms(request))
         self._queued_tokens -= num_tokens
         milliseconds = self.time_model.coefficients.variable(num_tokens, num_squares)
         self._ms_since_small += milliseconds
         self._queue.served(milliseconds)
         return piece
-
-    def _remaining_ms(self, request: RequestT) -> float:
-        """By which it gives way to others. Small ones are all alike, and keep their order: which of them is a few
-        tokens shorter matters to nobody, and the longer ones would wait for all that come."""
-        costs = self.time_model.coefficients
-        small = costs.variable(SMALL_REQUEST_TOKENS, SMALL_REQUEST_TOKENS**2)
-        return max(small, costs.variable(request.num_waiting_tokens, request.num_waiting_squares))
 
     def _remove(self, request: RequestT) -> None:
         self._queue.remove(request)

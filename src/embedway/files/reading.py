@@ -120,8 +120,17 @@ def _identity(info: pyarrow.fs.FileInfo) -> str:
     return f"{info.size}:{info.mtime_ns}"
 
 
+def is_named_as_rows(name: str) -> bool:
+    """Whether a name ends as a file that is read row by row."""
+    return _ending(name) in ENDINGS
+
+
 def ending_of(location: Location) -> str:
-    name = location.name.lower()
+    return _ending(location.name)
+
+
+def _ending(name: str) -> str:
+    name = name.lower()
     name = next((name[: -len(ending)] for ending in COMPRESSED if name.endswith(ending)), name)
     return f".{name.rpartition('.')[2]}"
 
