@@ -43,7 +43,8 @@ class RunningCluster:
 
         from embedway.cluster.app import ClusterSettings, build
 
-        values = {"settings": SETTINGS, "cpus": 1.0, "ingress_cpus": 0.1, "upscale_delay_s": 0.2, **changes}
+        values = {"settings": SETTINGS, "cpus": 1.0, "ingress_cpus": 0.0, "upscale_delay_s": 0.2, **changes}
+        values["ingress_resources"] = {"node:__internal_head__": 0.001}  # where the proxy is
         serve.run(build(ClusterSettings.model_validate(values)), name="embedway", route_prefix="/")
 
     def replicas(self) -> list[psutil.Process]:
@@ -64,7 +65,7 @@ def running() -> Iterator[RunningCluster]:
     from ray import serve
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": False}
+    head = {"num_cpus": 0, "object_store_memory": MEMORY, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
         cluster.add_node(num_cpus=1, object_store_memory=MEMORY, resources={"worker": 1})
@@ -256,8 +257,9 @@ async def test_an_operator_flushes_the_cache_of_every_replica_and_ends_requests(
         while await cached() != [0, 0]:
             await asyncio.sleep(0.05)
 
-        long = {"model": "small", "input": ["some words of a text " * 40] * 512}
-        requests = [asyncio.create_task(client.post("/v1/embeddings", json=long)) for _ in range(4)]
+        lists = [[f"some words of text {i} {j} " * 30 for j in range(512)] for i in range(4)]
+        bodies = [{"model": "small", "input": texts} for texts in lists]
+        requests = [asyncio.create_task(client.post("/v1/embeddings", json=body)) for body in bodies]
         answers: list[httpx.Response] = []
         while not answers or not all(request.done() for request in requests):
             await asyncio.sleep(0.05)

@@ -51,6 +51,8 @@ class ClusterSettings(BaseModel):
     gpus: float = Field(0.0, ge=0)
     ingress_replicas: int = Field(1, ge=1)
     ingress_cpus: float = Field(0.5, ge=0)
+    ingress_resources: dict[str, float] = {}
+    """Ray's other resources that the ingress takes: those of one node keep it there"""
 
 
 def build(args: ClusterSettings) -> Application:
@@ -66,7 +68,7 @@ def build(args: ClusterSettings) -> Application:
         name="ingress",
         num_replicas=args.ingress_replicas,
         max_ongoing_requests=MAX_ONGOING,
-        ray_actor_options={"num_cpus": args.ingress_cpus},
+        ray_actor_options={"num_cpus": args.ingress_cpus, "resources": args.ingress_resources},
         logging_config=QUIET,
     )(Ingress)
     names = {key: names_of(model) for key, model in keys.items()}
