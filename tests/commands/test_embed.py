@@ -84,9 +84,10 @@ def test_here_and_through_a_server_the_vectors_are_the_embedder_s(
 def test_the_model_may_stand_behind_the_inputs(monkeypatch: pytest.MonkeyPatch, texts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     tiny_checkpoint("bert", folder, max_seq_length=40)
-    assert run(monkeypatch, texts, "-o", tmp_path / "a.parquet", folder, "--dtype", "float32") == 0
+    output = tmp_path / "a.parquet"
+    assert run(monkeypatch, texts, "-o", output, folder, "--dtype", "float32", "--truncate", "end") == 0
     expected = Embedder(str(folder), dtype="float32").embed(TEXTS, truncate="end")
-    found = vectors_of(tmp_path / "a.parquet")
+    found = vectors_of(output)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -17,7 +17,6 @@ from embedway.commands.json_output import print_json
 from embedway.commands.setting_options import given_settings
 from embedway.config import Settings, load_settings
 from embedway.errors import FilesNotInstalled, Interrupted, InvalidSetting, RequestError
-from embedway.models.checkpoint_location import HUB_ID
 from embedway.observability.logs import configure_logging
 from embedway.outputs.output_dtype import OutputDtype
 
@@ -165,6 +164,7 @@ def without_model(arguments: list[str]) -> tuple[list[str], str | None]:
     """The inputs, and the model where one stands behind them: a checkpoint's folder, or a Hub id that is no path here
     and does not end as a file of rows."""
     from embedway.files.reading import is_named_as_rows
+    from embedway.models.checkpoint_location import HUB_ID
 
     *inputs, last = arguments
     path = Path(last)
