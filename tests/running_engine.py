@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from embedway.engine import wire
 from embedway.engine.adapter_loader import ReadAdapter
 from embedway.engine.adapter_store import AdapterStore
 from embedway.engine.client import EngineClient
+from embedway.engine.engine_request import EngineRequest, engine_request
 from embedway.engine.loop import Engine, EngineIdentity
 from embedway.engine.vector_cache import VectorCache
 from embedway.models.interface import EmbeddingModel, PackedBatch
@@ -75,6 +77,15 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
     await asyncio.wait_for(poll(), 30)
+
+
+def to_engine(
+    request_id: int, sequences: Sequence[Sequence[int]], *, priority: int = 0, fresh: bool = False
+) -> EngineRequest:
+    """As the engine has it once it has come, without keys."""
+    ids = np.concatenate(sequences).astype("<i4").tobytes()
+    cu_seqlens = np.array([0, *itertools.accumulate(map(len, sequences))], dtype="<i4").tobytes()
+    return engine_request(1, wire.Embed(request_id, priority, 0, ids, cu_seqlens, fresh=fresh))
 
 
 def packed(*sequences: list[int], pool_start: int = 0, adapters: Sequence[AdapterRef | None] = ()) -> PackedSequences:

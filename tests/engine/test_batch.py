@@ -97,7 +97,7 @@ def test_no_sequence_s_adapter_is_swapped_in_batches_and_their_halves(
     while slices := scheduler.next_batch():
         batch = pack(slices)
         check_adapters(batch)
-        outcome = ModelRunner(FakeModel()).run(batch)
+        outcome = ModelRunner(FakeModel()).begin(batch).outcome()
         for i, (ids, adapter) in enumerate(with_adapters(batch)):
             if POISON_ID not in ids:
                 np.testing.assert_array_equal(outcome.vectors[i], fake_vector(ids) + (adapter.shift if adapter else 0))

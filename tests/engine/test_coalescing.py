@@ -16,23 +16,17 @@ from embedway.engine import wire
 from embedway.engine.batch import pack
 from embedway.engine.client import EmbedResult, EngineClient, Terms
 from embedway.engine.coalescing import Coalescing, SharedBatch
-from embedway.engine.engine_request import EngineRequest, answers, engine_request
+from embedway.engine.engine_request import EngineRequest, answers
 from embedway.engine.model_runner import ModelRunner
 from embedway.engine.scheduler import Scheduler
 from embedway.engine.vector_cache import ENTRY_BYTES, VectorCache
 from embedway.errors import EngineNotReady, ItemFailed, NonFiniteVector
 from fake_model import DIMENSION, NAN_ID, POISON_ID, FakeAdapter, FakeModel, fake_vector, write_fake_adapter
-from running_engine import GatedModel, StartEngine, packed, status, until
+from running_engine import GatedModel, StartEngine, packed, status, to_engine, until
 
 CACHE_BYTES = 2**16
 SEQUENCES = [[1], [2], [1, 2], [2, 1], [3, 4, 5], [1] * 5, [POISON_ID], [NAN_ID, 1]]
 FAULTS = {POISON_ID: ItemFailed, NAN_ID: NonFiniteVector}
-
-
-def to_engine(request_id: int, sequences: list[list[int]], *, priority: int = 0, fresh: bool = False) -> EngineRequest:
-    ids = np.concatenate(sequences).astype("<i4").tobytes()
-    cu_seqlens = np.array([0, *itertools.accumulate(map(len, sequences))], dtype="<i4").tobytes()
-    return engine_request(1, wire.Embed(request_id, priority, 0, ids, cu_seqlens, fresh=fresh))
 
 
 class CoalescingMachine(RuleBasedStateMachine):
@@ -90,7 +84,7 @@ class CoalescingMachine(RuleBasedStateMachine):
     @rule()
     def finish(self) -> None:
         batch = self.begun.pop(0)
-        outcome = self.runner.run(pack(batch.slices))
+        outcome = self.runner.begin(pack(batch.slices)).outcome()
         self.coalescing.keep(batch, outcome)
         for request in batch.store(outcome, 0.0):
             self.answer(request)

@@ -31,7 +31,7 @@ ids = st.sampled_from([1, 2, 3, 4, 5, 6, POISON_ID, NAN_ID])
 
 @given(st.lists(st.lists(ids, min_size=1, max_size=4), min_size=1, max_size=12))
 def test_only_the_sequences_at_fault_fail_and_the_others_get_their_own_vectors(sequences: list[list[int]]) -> None:
-    outcome = ModelRunner(FakeModel()).run(batch_of(sequences))
+    outcome = ModelRunner(FakeModel()).begin(batch_of(sequences)).outcome()
     for i, sequence in enumerate(sequences):
         if POISON_ID in sequence:
             assert outcome.faults[i] is ItemFailed
@@ -45,13 +45,13 @@ def test_only_the_sequences_at_fault_fail_and_the_others_get_their_own_vectors(s
 
 def test_a_batch_without_faults_runs_once() -> None:
     model = FakeModel()
-    outcome = ModelRunner(model).run(batch_of([[1], [2, 3], [4]]))
+    outcome = ModelRunner(model).begin(batch_of([[1], [2, 3], [4]])).outcome()
     assert len(model.batches) == 1
     assert not outcome.was_halved
 
 
 def test_a_batch_that_raised_says_so() -> None:
-    assert ModelRunner(FakeModel()).run(batch_of([[1], [POISON_ID]])).was_halved
+    assert ModelRunner(FakeModel()).begin(batch_of([[1], [POISON_ID]])).outcome().was_halved
 
 
 class LostModel(FakeModel):
@@ -65,7 +65,7 @@ class LostModel(FakeModel):
 def test_a_lost_device_is_no_fault_of_a_sequence() -> None:
     model = LostModel()
     with pytest.raises(torch.AcceleratorError):
-        ModelRunner(model).run(batch_of([[1], [2]]))
+        ModelRunner(model).begin(batch_of([[1], [2]])).outcome()
     assert len(model.batches) == 1  # not halved: nothing can run there any more
 
 

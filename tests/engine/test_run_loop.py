@@ -16,22 +16,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.engine import wire
 from embedway.engine.batch_time_model import BatchTime, BatchTimeModel
 from embedway.engine.coalescing import Coalescing
-from embedway.engine.engine_request import EngineRequest, engine_request
+from embedway.engine.engine_request import EngineRequest
 from embedway.engine.guarded_queue import GuardedQueue
 from embedway.engine.heart import Heart
 from embedway.engine.model_runner import ModelRunner
 from embedway.engine.run_loop import RunLoop
 from embedway.engine.running_batch import RunningBatch, read_running
 from embedway.engine.scheduler import Scheduler
+from embedway.engine.sequence_key import sequence_keys
 from embedway.engine.vector_cache import VectorCache
 from embedway.errors import ItemFailed, NonFiniteVector
 from embedway.models.interface import EmbeddingModel, PackedBatch
 from embedway.observability.engine_metrics import EngineMetrics
 from fake_device import SECONDS, Device
 from fake_model import DIMENSION, MEMORY_ID, NAN_ID, POISON_ID, fake_vector
+from running_engine import to_engine
 
 
 class LoopOfTest:
@@ -65,19 +66,13 @@ class LoopOfTest:
 
     def add(self, *requests: Sequence[Sequence[int]]) -> list[int]:
         added = [to_engine(next(self._numbers), sequences) for sequences in requests]
+        for request in added:
+            request.keys = sequence_keys(request)
         self.queue.change(added, ())
         return [request.request_id for request in added]
 
     def answered(self) -> EngineRequest:
         return self.answers.get(timeout=SECONDS)
-
-
-def to_engine(request_id: int, sequences: Sequence[Sequence[int]]) -> EngineRequest:
-    ids = np.concatenate(sequences).astype("<i4").tobytes()
-    cu_seqlens = np.array([0, *itertools.accumulate(map(len, sequences))], dtype="<i4").tobytes()
-    request = engine_request(1, wire.Embed(request_id, 0, 0, ids, cu_seqlens))
-    request.keys = [np.asarray(sequence, "<i4").tobytes() for sequence in sequences]
-    return request
 
 
 def test_the_next_batch_is_launched_while_one_runs(tmp_path: Path) -> None:
@@ -131,8 +126,7 @@ def test_what_comes_while_a_long_batch_runs_can_still_overtake() -> None:
     loop.add([[1, 2]], [[3, 4]])
     with loop:
         one = device.next_launch()
-        urgent = to_engine(9, [[5, 6]])
-        urgent.priority = 1
+        urgent = to_engine(9, [[5, 6]], priority=1)
         loop.queue.change([urgent], ())
         one.end.set()
         device.next_launch().end.set()

@@ -143,8 +143,8 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_and_the_model_goes_on(t
     needed = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 0.6 * needed) / total)
     try:
-        outcome = ModelRunner(model).run(batch)
-        after = ModelRunner(model).run(replace(batch))
+        outcome = ModelRunner(model).begin(batch).outcome()
+        after = ModelRunner(model).begin(replace(batch)).outcome()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert outcome.was_halved

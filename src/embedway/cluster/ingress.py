@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,10 +19,10 @@ from starlette.responses import Response
 
 from embedway.api.auth import checked_key
 from embedway.api.error_response import error_response
-from embedway.api.request_context import is_safe_request_id
+from embedway.api.request_context import request_id_for
 from embedway.api.served_models import adapter_in
 from embedway.cluster.every_replica import ask_every
-from embedway.cluster.joined_answers import METRICS, joined
+from embedway.cluster.joined_answers import METRICS, SERVER_INFO, joined
 from embedway.errors import (
     BodyTooLarge,
     EmbedwayError,
@@ -50,7 +49,7 @@ OF_ONE_REPLICA = {
     **dict.fromkeys(("/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize"), "POST"),
     **dict.fromkeys(("/model_info", "/get_model_info", "/health_generate"), "GET"),
 }
-OF_ONE_MODEL = {"/server_info": "GET", "/get_server_info": "GET", "/flush_cache": "POST"}
+OF_ONE_MODEL = {**dict.fromkeys(SERVER_INFO, "GET"), "/flush_cache": "POST"}
 """Of all replicas of the model that the query names"""
 OF_ALL_MODELS = {METRICS: "GET", "/abort_request": "POST"}
 METHODS = {**OF_ONE_REPLICA, **OF_ONE_MODEL, **OF_ALL_MODELS, MODELS: "GET"}
@@ -79,8 +78,7 @@ class Ingress:
 
     async def __call__(self, request: Request) -> Response:
         """Ray's proxy writes the answer's `X-Request-Id`: the client's, or one of its own."""
-        given = request.headers.get("x-request-id", "")
-        request_id = given if is_safe_request_id(given) else secrets.token_hex(16)
+        request_id = request_id_for(request.headers.get("x-request-id"))
         try:
             response = await self._response(request, {**dict(request.headers), "x-request-id": request_id})
         except EmbedwayError as error:

@@ -51,9 +51,6 @@ class ModelRunner:
         self._model = model
         self._launching = model if isinstance(model, LaunchingModel) else None
 
-    def run(self, batch: PackedBatch) -> BatchOutcome:
-        return self.begin(batch).outcome()
-
     def run_in_turn(self, batches: Iterable[PackedBatch]) -> Iterator[tuple[PackedBatch, BatchOutcome]]:
         """Each batch with its outcome; the next is begun before that, so that a device never waits for the caller."""
         begun: tuple[PackedBatch, BatchRun] | None = None

@@ -47,7 +47,6 @@ class BegunBatch:
     shared: SharedBatch
     run: BatchRun
     predicted: BatchTime
-    num_sequences: int
     started_at: float
     """When it was launched, or when the batch before it ended"""
 
@@ -98,7 +97,7 @@ class RunLoop:
     def _first(self) -> BegunBatch | None:
         """Wait for work and begin it; None once the queue is closed."""
         while slices := self._queue.take():
-            if (begun := self._begin(slices, behind=None)) is not None:
+            if (begun := self._begin(slices)) is not None:
                 return begun
         return None
 
@@ -110,17 +109,17 @@ class RunLoop:
             seconds = begin_at - time.monotonic()
             if seconds <= 0:
                 slices = self._queue.take_full()
-                return self._begin(slices, behind=current) if slices else None
+                return self._begin(slices, current.shared) if slices else None
             time.sleep(min(seconds, POLL_SECONDS))
         return None
 
-    def _begin(self, slices: list[BatchSlice[EngineRequest]], *, behind: BegunBatch | None) -> BegunBatch | None:
+    def _begin(self, slices: list[BatchSlice[EngineRequest]], running: SharedBatch | None = None) -> BegunBatch | None:
         """Give the model what it has to compute of these, behind the batch that runs; None where that is nothing."""
         started_at = time.monotonic()
-        shared = self._coalescing.share(slices, None if behind is None else behind.shared)
+        shared = self._coalescing.share(slices, running)
         if shared.answered:
             self._answer(shared.answered)
-        self._running.begin(shared.request_ids | (set() if behind is None else behind.shared.request_ids))
+        self._running.begin(shared.request_ids | (set() if running is None else running.request_ids))
         if not shared.slices:
             return None
         batch = pack(shared.slices)
@@ -128,20 +127,18 @@ class RunLoop:
         predicted_ms = self._time_model.coefficients.predict(batch.num_tokens, squares)
         self._heart.work(predicted_ms)
         run = self._runner.begin(batch)
-        return BegunBatch(
-            shared, run, BatchTime(batch.num_tokens, squares, predicted_ms), batch.num_sequences, started_at
-        )
+        return BegunBatch(shared, run, BatchTime(batch.num_tokens, squares, predicted_ms), started_at)
 
     def _finish(self, begun: BegunBatch, outcome: BatchOutcome, ended_at: float) -> None:
         """Answer, count and learn."""
         took, predicted = ended_at - begun.started_at, begun.predicted
         self.counters.batches += 1
         self.counters.tokens += predicted.num_tokens
-        self.counters.sequences += begun.num_sequences
+        self.counters.sequences += begun.shared.num_rows
         self.counters.compute_seconds += took
         self._coalescing.keep(begun.shared, outcome)  # first: who gets an answer finds it again at once
         self._answer(begun.shared.store(outcome, begun.started_at))
-        self._metrics.batch_done(predicted.num_tokens, begun.num_sequences, took)
+        self._metrics.batch_done(predicted.num_tokens, begun.shared.num_rows, took)
         if not outcome.was_halved:
             self._metrics.predicted(predicted.milliseconds / 1000, took)
             self._time_model.observe(predicted._replace(milliseconds=took * 1000))
