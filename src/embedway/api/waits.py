@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from starlette.requests import ClientDisconnect
 
+from embedway.api.collector_rest import CollectorRest
 from embedway.api.context import context_of
 from embedway.api.error_response import request_id_of
 from embedway.errors import DeadlineExceeded, RequestAborted
@@ -73,6 +74,7 @@ class Waits:
     on_end: Callable[[EndCause], object]
     """Told of each wait that ended before its answer"""
     _waits: set[Wait] = field(default_factory=set)
+    _collector: CollectorRest = field(default_factory=CollectorRest)
 
     async def result(
         self,
@@ -107,11 +109,13 @@ class Waits:
             loop = asyncio.get_running_loop()
             wait.timers.append(loop.call_later(deadline.remaining_seconds(), wait.end, deadline.error()))
         self._waits.add(wait)
+        self._collector.under_way(len(self._waits))
         return wait
 
     def close(self, wait: Wait) -> None:
         """The answer is there, or given up."""
         self._waits.remove(wait)
+        self._collector.under_way(len(self._waits))
         wait.close()
         if wait.ended_by is not None:
             self.on_end(CAUSES[type(wait.ended_by)])
