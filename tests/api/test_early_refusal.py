@@ -159,7 +159,7 @@ async def test_refusals_are_written_into_the_request_log(serve: Serve, caplog: p
 async def test_those_that_come_at_once_are_counted_before_they_are_admitted(serve: Serve) -> None:
     """There is room for one: of many that are read in one turn of the loop, one is looked at."""
     async with full(serve, max_queued_requests=None, max_queued_tokens=100) as server:
-        plain = plain_head(b"POST", b"/v1/embeddings", [(b"content-length", b"800")])
+        plain = plain_head(request("x" * 800))
         assert plain is not None
         early = EarlyRefusal(server.context)
         answers = [early.answer(plain) for _ in range(3)]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import json
 import re
 import socket
+from typing import cast
 
 import pytest
 
 from api.conftest import MODEL, Serve
 from api.protocol_server import EMBED, Server, connection, exchange, head, read_answer, request, say, serving
-from embedway.api import quick_request
+from embedway.api import http_protocol, quick_request
+from embedway.api.http_protocol import HttpProtocol
 from embedway.api.quick_request import QuickRequest, QuickRequests
 from fake_model import POISON_ID
 
@@ -130,15 +134,103 @@ async def test_the_id_is_the_clients_own(serve: Serve, headers: list[str]) -> No
         assert b"x-request-id: yours\r\n" in other
 
 
-async def test_a_request_that_comes_in_pieces_goes_the_whole_way(serve: Serve, taken: list[bool]) -> None:
+def connections(server: Server) -> list[HttpProtocol]:
+    return [cast("HttpProtocol", one) for one in server.state.connections]
+
+
+BEHIND_HEAD = request("a text").index(b"\r\n\r\n") + 4
+
+
+@pytest.mark.parametrize("cut", [3, BEHIND_HEAD - 2])
+async def test_a_head_that_comes_in_pieces_goes_the_whole_way(serve: Serve, taken: list[bool], cut: int) -> None:
     data = request("a text")
     async with serving(serve) as server:
         [whole] = await exchange(server, data)
-        for cut in (3, data.index(b"\r\n\r\n") + 2, data.index(b"\r\n\r\n") + 4, len(data) - 1):
-            with await asyncio.to_thread(connection, server.port, data[:cut]) as client:
-                await server.until(lambda: any(getattr(one, "scope", None) for one in server.state.connections))
-                answer = await asyncio.to_thread(say, client, data[cut:])
-            assert parts_of(answer) == parts_of(whole)
+        with await asyncio.to_thread(connection, server.port, data[:cut]) as client:
+            await server.until(lambda: any(one.scope for one in connections(server)))
+            answer = await asyncio.to_thread(say, client, data[cut:])
+        assert parts_of(answer) == parts_of(whole)
+        assert taken == [True]
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("cuts", [[BEHIND_HEAD], [BEHIND_HEAD + 1], [BEHIND_HEAD, BEHIND_HEAD + 1, BEHIND_HEAD + 5]])
+@pytest.mark.parametrize("data", [request("a text"), PLAIN["no model of ours"], OTHERS["an adapter"]])
+async def test_a_body_may_come_in_pieces(serve: Serve, taken: list[bool], data: bytes, cuts: list[int]) -> None:
+    """Also with more behind it, and again on the same connection."""
+
+    def until_closed(client: socket.socket) -> bytes:
+        client.sendall(data[cuts[-1] :] + head("GET /livez", "Connection: close"))
+        return b"".join(iter(lambda: client.recv(2**16), b""))
+
+    async with serving(serve) as server:
+        [whole] = await exchange(server, data)
+        with await asyncio.to_thread(connection, server.port, b"") as client:
+
+            async def send_all_but_last() -> None:
+                for start, stop in itertools.pairwise([0, *cuts]):
+                    client.sendall(data[start:stop])
+                    await server.until(functools.partial(holds, server, stop))
+
+            await send_all_but_last()
+            assert parts_of(await asyncio.to_thread(say, client, data[cuts[-1] :])) == parts_of(whole)
+            await send_all_but_last()
+            answers = await asyncio.to_thread(until_closed, client)
+            assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [whole.split()[1], b"200"]
+        assert taken == [data != OTHERS["an adapter"]] * 3
+
+
+def holds(server: Server, num_bytes: int) -> bool:
+    """Some connection has so many bytes of a request, and neither parser nor application has them."""
+    return any(one._held is not None and one._held.num_bytes == num_bytes for one in connections(server))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server waits for the rest of a body as long as the test does."""
+    monkeypatch.setattr(http_protocol, "HOLD_SECONDS", 60.0)
+
+
+async def test_a_body_that_takes_longer_goes_the_whole_way(serve: Serve, taken: list[bool]) -> None:
+    data = request("a text")
+    async with serving(serve) as server:
+        with await asyncio.to_thread(connection, server.port, data[:-1]) as client:
+            await server.until(lambda: any(one.cycle is not None for one in connections(server)))
+            assert (await asyncio.to_thread(say, client, data[-1:])).startswith(b"HTTP/1.1 200 ")
+        assert taken == []
+
+
+async def test_a_body_that_never_comes_is_told(serve: Serve) -> None:
+    async with serving(serve, receive_timeout=0.05) as server:
+        data = request("a text")
+        with await asyncio.to_thread(connection, server.port, data[:-1]) as client:
+            answer = await asyncio.to_thread(read_answer, client)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b"connection: close\r\n" in answer
+        await server.until_idle()
+
+
+@pytest.mark.usefixtures("patient")
+async def test_one_whose_body_comes_after_the_drain_has_begun_is_answered(serve: Serve) -> None:
+    async with serving(serve) as server:
+        data = request("a text")
+        with await asyncio.to_thread(connection, server.port, data[:-1]) as client:
+            await server.until(lambda: holds(server, len(data) - 1))
+            server.context.drain.has_begun = True
+            for one in connections(server):
+                one.shutdown()
+            assert (await asyncio.to_thread(say, client, data[-1:])).startswith(b"HTTP/1.1 503 ")
+        await server.until_idle()
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_client_who_goes_within_a_body_leaves_nothing(serve: Serve) -> None:
+    async with serving(serve) as server:
+        data = request("a text")[:-1]
+        with await asyncio.to_thread(connection, server.port, data):
+            await server.until(lambda: holds(server, len(data)))
+        await server.until_idle()
+        assert server.context.metrics.totals()["embedway_requests_in_progress"] == 0
 
 
 async def test_answers_keep_the_order_of_their_requests(serve: Serve, taken: list[bool]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import httptools
@@ -43,6 +44,26 @@ logger = logging.getLogger("embedway.api")
 FRAMING = (b"content-length", b"transfer-encoding")
 
 
+HOLD_SECONDS = 0.02
+"""For which the rest of a body is waited for: most clients send it right behind the head, in another packet"""
+
+
+@dataclass(slots=True)
+class HeldRequest:
+    """One that can perhaps be answered without the application, and has not come whole."""
+
+    head: PlainHead
+    pieces: list[bytes] = field(default_factory=list)
+    """From the head's first byte"""
+    num_bytes: int = 0
+    timer: asyncio.TimerHandle | None = None
+    """Until it is the parser's"""
+
+    def add(self, data: bytes) -> None:
+        self.pieces.append(data)
+        self.num_bytes += len(data)
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One a connection."""
 
@@ -61,14 +82,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._limits = limits
         self._early_refusal = early_refusal
         self._quick_requests = quick_requests
-        self._plain_head: PlainHead | None = None
-        """Of what is being received, while all of it may come at once: then the application may never see it"""
-        self._plain_body: list[bytes] = []
-        self._is_first = True
-        """No request has ended yet in the piece of data that came last. Only the first of a piece may be answered at
-        once: to do so with all that a client sends in one would hold the loop."""
-        self._early_answer: bytes | None = None
-        """To what is being received, which the application then never sees"""
+        self._held: HeldRequest | None = None
+        """What is being received, as long as the application may never need to see it: nor does the parser"""
         self._writes: JoinedWrites
         """`transport`, by its own type; set in `connection_made`"""
         self._timer = ReceiveTimer(self.loop, timeout=limits.receive_timeout, on_stall=self._stalled)
@@ -104,6 +119,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.close()
         self._writes.connection_lost()
+        self._let_go_of_held()
         for cycle in self._unanswered:  # uvicorn tells the newest only
             disconnect(cycle)
         self._unset_keepalive_if_required()  # uvicorn leaves it where the client reset, and all of this with it
@@ -112,8 +128,14 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_refused or self._writes.is_ending:
             return
+        if self._held is not None or self._is_between_requests:
+            data = self._take_plain(data)
+            if not data:
+                return
+        self._give_to_parser(data)
+
+    def _give_to_parser(self, data: bytes) -> None:
         self._barren_bytes += len(data)
-        self._is_first = True
         try:
             self._parse(data)
             if self._barren_bytes > MAX_HEAD_BYTES:
@@ -123,10 +145,12 @@ class HttpProtocol(HttpToolsProtocol):
         except HeadTooLarge as error:
             self._refuse(error)
         else:
-            if self._plain_head is not None:
-                self._go_the_whole_way()
             if self._is_receiving and not self._timer.is_running:
                 self._timer.start()
+
+    def shutdown(self) -> None:
+        self._end_hold()  # whoever has begun to ask is to be answered
+        super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -151,76 +175,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._barren_bytes = 0
         if self._timer.is_running:
             self._timer.start()
-        if self._is_first and not self._unanswered and self.parser.get_http_version() == "1.1":
-            head = plain_head(self.parser.get_method(), self.url, self.headers)
-            if head is not None:
-                self._early_answer = self._early_refusal.answer(head)
-                if self._early_answer is None and not self.flow.write_paused:
-                    self._plain_head = head
-                if self._early_answer is not None or self._plain_head is not None:
-                    return
-        self._give_to_application()
-
-    def on_body(self, body: bytes) -> None:
-        self._barren_bytes = 0
-        self._timer.body_bytes += len(body)
-        if self._early_answer is not None:
-            return
-        if self._plain_head is not None:
-            self._plain_body.append(body)
-            return
-        super().on_body(body)
-        if self.cycle.response_complete and self._timer.body_bytes > self._limits.max_body_bytes:
-            raise BodyTooLarge(limit=self._limits.max_body_bytes)
-
-    def on_message_complete(self) -> None:
-        assert self.parser is not None
-        if self.parser.should_upgrade():
-            return
-        self._is_first = False
-        quick = self._take_quickly() if self._plain_head is not None else None
-        if self._early_answer is None and quick is None:
-            super().on_message_complete()
-        self._is_receiving = False
-        self._barren_bytes = 0
-        self._timer.stop()
-        if self._early_answer is not None:
-            self._writes.write(self._early_answer)
-            self._early_answer = None
-            super().on_response_complete()
-        elif quick is not None:
-            quick.then(self._answer_quickly)
-
-    # ── the two ways ──
-
-    def _take_quickly(self) -> QuickRequest | None:
-        """None: the request goes the whole way."""
-        assert self._plain_head is not None
-        quick = self._quick_requests.take(self._plain_head, b"".join(self._plain_body))
-        if quick is None:
-            self._go_the_whole_way()
-            return None
-        self._plain_head = None
-        self._plain_body.clear()
-        self._unset_keepalive_if_required()
-        self._has_head = True
-        self.cycle = quick  # ty: ignore[invalid-assignment] - it stands in its place
-        self._unanswered.append(quick)
-        if quick.pending is not None:  # what a shutdown waits for, and cancels in the end
-            self.tasks.add(quick.pending)  # ty: ignore[invalid-argument-type]
-            quick.pending.add_done_callback(self.tasks.discard)
-        return quick
-
-    def _go_the_whole_way(self) -> None:
-        """Of what is being received, with what has come of its body."""
-        body = b"".join(self._plain_body)
-        self._plain_head = None
-        self._plain_body.clear()
-        self._give_to_application()
-        if body:
-            super().on_body(body)
-
-    def _give_to_application(self) -> None:
         if any(isinstance(earlier, QuickRequest) for earlier in self._unanswered):
             # uvicorn reads no more until they are answered, and none but the application's would see the client's end
             self.loop.call_later(waits.WATCH_AFTER_SECONDS, self._read_on)
@@ -229,6 +183,96 @@ class HttpProtocol(HttpToolsProtocol):
         self._has_head = True
         self._unanswered.append(self.cycle)
         self.headers = []  # for trailers: they are not the request's, which has its list
+
+    def on_body(self, body: bytes) -> None:
+        self._barren_bytes = 0
+        self._timer.body_bytes += len(body)
+        super().on_body(body)
+        if self.cycle.response_complete and self._timer.body_bytes > self._limits.max_body_bytes:
+            raise BodyTooLarge(limit=self._limits.max_body_bytes)
+
+    def on_message_complete(self) -> None:
+        assert self.parser is not None
+        if self.parser.should_upgrade():
+            return
+        super().on_message_complete()
+        self._all_received()
+
+    # ── what needs neither parser nor application ──
+
+    @property
+    def _is_between_requests(self) -> bool:
+        """All that came before is answered, and the parser has nothing of what comes now."""
+        is_under_way = self._unanswered or self._barren_bytes or (self._is_receiving and self._has_head)
+        return not is_under_way and not self.flow.write_paused
+
+    def _take_plain(self, data: bytes) -> bytes:
+        """What is left of `data`, and of what is held, for the parser. Of a piece of data only the first request may be
+        answered at once: to do so with all that a client sends in one would hold the loop.
+        """
+        held = self._held
+        if held is None:
+            head = plain_head(data)
+            if head is None:
+                return data
+            held = HeldRequest(head)
+        held.add(data)
+        if held.num_bytes < held.head.length + held.head.size:
+            self._hold(held)
+            return b""
+        data = self._let_go_of_held() or data
+        head = held.head
+        end = head.length + head.size
+        return data[end:] if self._answer_plain(head, data[head.length : end]) else data
+
+    def _hold(self, held: HeldRequest) -> None:
+        if held.timer is None:
+            self._unset_keepalive_if_required()
+            self._timer.stop()
+            held.timer = self.loop.call_later(HOLD_SECONDS, self._end_hold)
+            self._held = held
+
+    def _end_hold(self) -> None:
+        """What takes longer is the application's, whose time for it begins here."""
+        if data := self._let_go_of_held():
+            self._give_to_parser(data)
+
+    def _let_go_of_held(self) -> bytes:
+        """What was held, which is another's from now on."""
+        held, self._held = self._held, None
+        if held is None:
+            return b""
+        if held.timer is not None:
+            held.timer.cancel()
+        return b"".join(held.pieces)
+
+    def _answer_plain(self, head: PlainHead, body: bytes) -> bool:
+        """False where the request has to go the whole way."""
+        refusal = self._early_refusal.answer(head)
+        if refusal is not None:
+            self._all_received()
+            self._writes.write(refusal)
+            super().on_response_complete()
+            return True
+        quick = self._quick_requests.take(head, body)
+        if quick is None:
+            return False
+        self._unset_keepalive_if_required()
+        self._all_received()
+        self._has_head = True
+        self.cycle = quick  # ty: ignore[invalid-assignment] - it stands in its place
+        self._unanswered.append(quick)
+        if quick.pending is not None:  # what a shutdown waits for, and cancels in the end
+            self.tasks.add(quick.pending)  # ty: ignore[invalid-argument-type]
+            quick.pending.add_done_callback(self.tasks.discard)
+        quick.then(self._answer_quickly)
+        return True
+
+    def _all_received(self) -> None:
+        """Of a request."""
+        self._is_receiving = False
+        self._barren_bytes = 0
+        self._timer.stop()
 
     def _read_on(self) -> None:
         if not self._writes.is_closing():
