@@ -137,7 +137,11 @@ class Admission:
         name: RequestClass = "bulk" if tokens > INTERACTIVE_TOKENS or priority < 0 else "interactive"
         held = self.bulk if name == "bulk" else self.interactive
         own = self._own.setdefault((name, key_number), Held()) if self.limits.by_key else held
-        cause = self._cause(name, held, own, tokens, timeout, key_number) or self.cause_for_all(timeout)
+        if name == "bulk":
+            cause = self._cause(name, held, own, tokens, timeout, key_number) or self.cause_for_all(timeout)
+        else:  # the same, of both at once
+            least = 0 if self.limits.by_key else self._usual_tokens
+            cause = self._cause(name, held, own, max(tokens, least), timeout, key_number)
         if cause is not None:
             self.on_refusal(name, cause)
             raise refusal(cause, self.retry_after_seconds(name, key_number))
@@ -154,8 +158,12 @@ class Admission:
         """
         if self.limits.by_key:
             return None
-        tokens = ahead + max(1, int(min(USUAL_TOKENS, self.max_tokens * MAX_USUAL_SHARE)))
+        tokens = ahead + self._usual_tokens
         return self._cause("interactive", self.interactive, self.interactive, tokens, timeout, NO_KEY)
+
+    @property
+    def _usual_tokens(self) -> int:
+        return max(1, int(min(USUAL_TOKENS, self.max_tokens * MAX_USUAL_SHARE)))
 
     def _cause(
         self, name: RequestClass, held: Held, own: Held, tokens: int, timeout: float | None, key_number: int

@@ -53,12 +53,16 @@ def plain_head(data: bytes) -> PlainHead | None:
     if b" \r\n" in lines or b"\t\r\n" in lines:  # a value that ends so, or there is none
         return None
     headers = [(name.lower(), value) for name, value in HEADER.findall(lines)]
-    values = dict(reversed(headers))
+    values = dict(headers)
+    if len(values) < len(headers):  # some name stands there twice
+        values = dict(reversed(headers))
+        names = [name for name, _ in headers]
+        if names.count(b"host") > 1 or names.count(b"content-length") > 1:
+            return None
     if not FURTHER_WISHES.isdisjoint(values) and any(has_wish(*header) for header in headers):
         return None
-    names = [name for name, _ in headers]
     length = values.get(b"content-length", b"")
-    if names.count(b"host") != 1 or names.count(b"content-length") != 1 or len(names) > MAX_HEADERS:
+    if b"host" not in values or len(headers) > MAX_HEADERS:
         return None
     if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or int(length) > SMALL_BODY:
         return None

@@ -189,7 +189,7 @@ class QuickRequest:
         self._clock.begin("encode")
         body = b"".join(job.call.write(sequences, result, self._id))
         self._clock.end()
-        self._done(Answer(200, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body), body))
+        self._done(200, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body), body)
 
     def _fail(self, error: EmbedwayError) -> None:
         log_fault(error, self._id)
@@ -208,15 +208,16 @@ class QuickRequest:
     def _refuse(self, error: EmbedwayError) -> None:
         response = error_response(error)
         lines = b"".join(b"%s: %s\r\n" % header for header in response.raw_headers)
-        self._done(Answer(response.status_code, lines, bytes(response.body)))
+        self._done(response.status_code, lines, bytes(response.body))
 
-    def _done(self, answer: Answer) -> None:
-        answer = answer._replace(lines=b"%sx-request-id: %s\r\n" % (answer.lines, self._id.encode()))
+    def _done(self, status: int, lines: bytes, body: bytes) -> None:
+        """`lines` of headers, without the request's id."""
+        answer = Answer(status, b"%sx-request-id: %s\r\n" % (lines, self._id.encode()), body)
         if self._on_answer is not None:
             self._on_answer(self, answer)
         elif not self.disconnected:
             self._answer = answer
-        self._end(answer.status)
+        self._end(status)
 
     def _end(self, status: int) -> None:
         """Count the request, free its place, and let go of what has this request."""

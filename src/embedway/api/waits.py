@@ -43,6 +43,9 @@ class Wait:
         if self.ended_by is None and self.answer.cancel():
             self.ended_by = cause
 
+    def expire(self, deadline: Deadline) -> None:
+        self.end(deadline.error())
+
     def watch(self, receive: Receive) -> None:
         self.watcher = asyncio.ensure_future(self._end_on_disconnect(receive))
 
@@ -107,7 +110,7 @@ class Waits:
         wait = Wait(request_ids, answer)
         if deadline is not None:
             loop = asyncio.get_running_loop()
-            wait.timers.append(loop.call_later(deadline.remaining_seconds(), wait.end, deadline.error()))
+            wait.timers.append(loop.call_later(deadline.remaining_seconds(), wait.expire, deadline))
         self._waits.add(wait)
         self._collector.under_way(len(self._waits))
         return wait

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -119,8 +118,8 @@ class TextTokenizer:
         lengths = [len(prompt) + len(text) for text in texts]
         sequences: list[Ids] = []
         num_tokens = 0
-        with _unicode_only(prompt, texts, param):
-            longest = self.longest_whole(max_length)
+        longest = self.longest_whole(max_length)
+        try:
             for first, stop in text_batches(lengths, longest=longest):
                 if lengths[first] > longest:
                     made = [self.encode_long(prompt, texts[first], cut, param(first), budget)]
@@ -132,6 +131,9 @@ class TextTokenizer:
                 num_tokens += sum(map(len, made))
                 budget.check_tokens(num_tokens, is_all=stop == len(texts))
                 sequences += made
+        except (TypeError, UnicodeEncodeError):
+            _check_unicode(prompt, texts, param)
+            raise
         self.check_embeddings(sequences, param)
         return sequences
 
@@ -143,12 +145,15 @@ class TextTokenizer:
         param: Callable[[int], str] = "input[{}]".format,
     ) -> list[Ids]:
         """Return the int32 ids of each text, however many. Raises InvalidValue for text that is not Unicode."""
-        with _unicode_only("", texts, param):
+        try:
             return [
                 ids
                 for first, stop in text_batches(list(map(len, texts)), longest=BATCH_CHARACTERS)
                 for ids in self._encode_batch(texts[first:stop], add_special_tokens=add_special_tokens)
             ]
+        except (TypeError, UnicodeEncodeError):
+            _check_unicode("", texts, param)
+            raise
 
     def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Return the text of ids, which must be inside the vocabulary."""
@@ -246,17 +251,12 @@ def text_batches(lengths: list[int], *, longest: int) -> Iterator[tuple[int, int
         first = stop
 
 
-@contextmanager
-def _unicode_only(prompt: str, texts: Sequence[str], param: Callable[[int], str]) -> Generator[None, None, None]:
-    """Tell which text has a lone surrogate: the tokenizers do not say, or that they got no string."""
-    try:
-        yield
-    except (TypeError, UnicodeEncodeError) as error:
-        names = chain(["prompt"], map(param, range(len(texts))))
-        for name, text in zip(names, chain([prompt], texts), strict=True):
-            if _SURROGATE.search(text):
-                raise InvalidValue(param=name, problem="is not Unicode: it has half a surrogate pair") from error
-        raise
+def _check_unicode(prompt: str, texts: Sequence[str], param: Callable[[int], str]) -> None:
+    """Raise InvalidValue for a text with a lone surrogate: the tokenizers do not say that it is one, nor which."""
+    names = chain(["prompt"], map(param, range(len(texts))))
+    for name, text in zip(names, chain([prompt], texts), strict=True):
+        if _SURROGATE.search(text):
+            raise InvalidValue(param=name, problem="is not Unicode: it has half a surrogate pair")
 
 
 def _read_tokenizer(path: Path, spec: ModelSpec) -> Tokenizer:
