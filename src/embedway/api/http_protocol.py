@@ -42,8 +42,6 @@ from embedway.errors import (
 logger = logging.getLogger("embedway.api")
 
 FRAMING = (b"content-length", b"transfer-encoding")
-
-
 HOLD_SECONDS = 0.02
 """For which the rest of a body is waited for: most clients send it right behind the head, in another packet"""
 
