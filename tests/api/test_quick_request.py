@@ -11,6 +11,7 @@ import socket
 from typing import cast
 
 import pytest
+from openai import OpenAI
 
 from api.conftest import MODEL, Serve
 from api.protocol_server import EMBED, Server, connection, exchange, head, read_answer, request, say, serving
@@ -139,6 +140,16 @@ def connections(server: Server) -> list[HttpProtocol]:
 
 
 BEHIND_HEAD = request("a text").index(b"\r\n\r\n") + 4
+
+
+@pytest.mark.usefixtures("patient")
+async def test_openais_client_is_answered_quickly(serve: Serve, taken: list[bool]) -> None:
+    async with serving(serve, api_key=["secret"]) as server:
+        with OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="secret") as client:
+            for given in ("a text", ["a text", "another"]):
+                answer = await asyncio.to_thread(client.embeddings.create, model=MODEL, input=given)
+                assert len(answer.data) == (1 if isinstance(given, str) else 2)
+    assert taken == [True, True]
 
 
 @pytest.mark.parametrize("cut", [3, BEHIND_HEAD - 2])
