@@ -92,8 +92,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._barren_bytes = 0
         """Received since anything came of it"""
         self._is_resuming = False
-        self._idle_since = 0.0
-        """By the loop's clock"""
         self._unanswered: deque[RequestResponseCycle | QuickRequest] = deque()
         """In their order: the first is being answered"""
         self._is_refused = False
@@ -251,12 +249,13 @@ class HttpProtocol(HttpToolsProtocol):
         refusal = self._early_refusal.answer(head)
         if refusal is not None:
             self._all_received()
-            self._writes.write_whole(refusal)
-            self._begin_idle()
+            self._writes.write(refusal)
+            super().on_response_complete()
             return True
         quick = self._quick_requests.take(head, body)
         if quick is None:
             return False
+        self._unset_keepalive_if_required()
         self._all_received()
         self._has_head = True
         self.cycle = quick  # ty: ignore[invalid-assignment] - it stands in its place
@@ -284,34 +283,16 @@ class HttpProtocol(HttpToolsProtocol):
         if not quick.keep_alive:
             general.append(b"connection: close\r\n")
         quick.response_started = quick.response_complete = True
-        self._writes.write_whole(b"".join((STATUS_LINE[answer.status], *general, answer.lines, b"\r\n", answer.body)))
+        self._writes.write(b"".join((STATUS_LINE[answer.status], *general, answer.lines, b"\r\n", answer.body)))
         if not quick.keep_alive:
             self._writes.close()
         self.on_response_complete()
 
     def on_response_complete(self) -> None:
-        self._begin_idle()
+        super().on_response_complete()
         self._unanswered.popleft()
         if self._is_refused and not self._unanswered:
             self._end()
-
-    def _begin_idle(self) -> None:
-        """What uvicorn does behind an answer, but for making a timer each time where one is running."""
-        self._idle_since = self.loop.time()
-        if self.pipeline or self.timeout_keep_alive_task is None:
-            super().on_response_complete()
-        else:
-            self.server_state.total_requests += 1
-
-    def timeout_keep_alive_handler(self) -> None:
-        self.timeout_keep_alive_task = None
-        if self._unanswered:  # it is set anew with the answer
-            return
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
-        else:
-            super().timeout_keep_alive_handler()
 
     def _parse(self, data: bytes) -> None:
         assert self.parser is not None

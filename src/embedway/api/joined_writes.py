@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from embedway.api.http_limits import LEAST_BYTES_PER_SECOND, LINGER_SECONDS
@@ -53,13 +53,6 @@ class JoinedWrites:
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(data)
-
-    def write_whole(self, data: bytes) -> None:
-        """The same for all that this turn has: it needs to wait for nothing."""
-        if self._waiting:
-            self.write(data)
-        else:
-            self._write([data], len(data))
 
     def is_closing(self) -> bool:
         return self.is_ending or self._transport.is_closing()
@@ -122,9 +115,6 @@ class JoinedWrites:
         num_bytes = sum(map(len, self._waiting))
         pieces = self._waiting if num_bytes > LONGEST_JOINED else [b"".join(self._waiting)]
         self._waiting = []
-        self._write(pieces, num_bytes)
-
-    def _write(self, pieces: Sequence[bytes], num_bytes: int) -> None:
         self._num_written += num_bytes
         with contextlib.suppress(RuntimeError):  # uvloop's, where the connection has ended in this turn
             for piece in pieces:
