@@ -29,28 +29,16 @@ class RequestFailed(Exception):
     """A server answered with something else than vectors."""
 
 
-class Connection(asyncio.Protocol):
+class KeptConnection(asyncio.Protocol):
     """One kept-alive HTTP/1.1 connection; one request at a time. Callbacks are asyncio's and httptools'."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.WriteTransport | None = None
-        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
-        self._body: list[bytes] = []
 
-    async def post(self, request: bytes) -> bytes:
-        """Send a request, return the answer's body. Raises RequestFailed."""
-        status, body = await self.exchange(request)
-        if status != 200:
-            raise RequestFailed(f"status {status}: {body[:500].decode(errors='replace')}")
-        return body
-
-    async def exchange(self, request: bytes) -> tuple[int, bytes]:
-        """Send a request, return the answer's status and body. Raises RequestFailed where there is no answer."""
+    def write(self, request: bytes) -> None:
         assert self._transport is not None
-        self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        return await self._answer
 
     def close(self) -> None:
         assert self._transport is not None
@@ -61,6 +49,24 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
+
+
+class Connection(KeptConnection):
+    """One whose answers are awaited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._body: list[bytes] = []
+
+    async def post(self, request: bytes) -> bytes:
+        """Send a request, return the answer's body. Raises RequestFailed."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self.write(request)
+        status, body = await self._answer
+        if status != 200:
+            raise RequestFailed(f"status {status}: {body[:500].decode(errors='replace')}")
+        return body
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():

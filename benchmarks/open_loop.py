@@ -13,12 +13,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
-import httptools
 import uvloop
 
-from benchmarks.http_load import HOST, RequestFailed
+from benchmarks.http_load import HOST, KeptConnection, RequestFailed
 from embedway.load_test.loads import arrivals
 
 MAX_CONNECTIONS = 2000
@@ -147,31 +145,19 @@ class Sender:
             self._free.append(connection)
 
 
-class Connection(asyncio.Protocol):
-    """One kept-alive HTTP/1.1 connection; one request at a time. Callbacks are asyncio's and httptools'."""
+class Connection(KeptConnection):
+    """One that tells its sender of each answer."""
 
     def __init__(self, sender: Sender) -> None:
+        super().__init__()
         self._sender = sender
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.WriteTransport | None = None
         self._is_busy = False
         self.request = 0
         """The number of the one that was sent last"""
 
     def send(self, number: int, request: bytes) -> None:
-        assert self._transport is not None
         self.request, self._is_busy = number, True
-        self._transport.write(request)
-
-    def close(self) -> None:
-        assert self._transport is not None
-        self._transport.close()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's are, but do not say so
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        self.write(request)
 
     def on_message_complete(self) -> None:
         self._is_busy = False
