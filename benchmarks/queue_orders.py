@@ -44,6 +44,7 @@ class Job:
     left_ms: float
     priority: int = 0
     ended_ms: float = field(default=math.nan)
+    is_small: bool = False
 
 
 class Order(Protocol):

@@ -26,6 +26,7 @@ class Job:
     key_number: int = 1
     priority: int = 0
     done_ms: float = field(default=0.0)
+    is_small: bool = False
 
     @property
     def left_ms(self) -> float:
@@ -199,3 +200,19 @@ def test_the_scheduler_gives_each_key_its_part_of_the_time_where_keys_share(shar
         taken += len(slices)
     assert taken == 101
     assert scheduler.queued_tokens == 0
+
+
+def test_of_the_large_ones_that_of_the_key_with_least_is_found() -> None:
+    queue = FairShareQueue[Job]()
+    jobs = [Job(0, 1.0, key_number=1, is_small=True), *(Job(n, 100.0, key_number=n) for n in (2, 3))]
+    for job in jobs:
+        queue.add(job, job.left_ms, small_ms=1.0)
+    assert queue.first() is jobs[0]
+    assert queue.first(large=True) is jobs[1]
+    queue.served(10.0)  # the turn is that of the key whose request was given
+    assert queue.first() is jobs[0]
+    assert queue.first(large=True) is jobs[2]
+    queue.remove(jobs[1])
+    queue.remove(jobs[2])
+    assert queue.first(large=True) is None
+    assert queue.first() is jobs[0]

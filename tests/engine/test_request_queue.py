@@ -23,6 +23,7 @@ class Job:
     work_ms: float
     priority: int = 0
     done_ms: float = field(default=0.0)
+    is_small: bool = False
 
     @property
     def left_ms(self) -> float:
@@ -223,3 +224,27 @@ def test_what_was_cancelled_behind_others_takes_no_memory() -> None:
     assert not [ref for ref in gone if ref() is not None]
     assert max(sizes[10_000:]) <= max(sizes[:10_000])
     assert order(queue) == [-1]
+
+
+def test_of_the_large_ones_the_first_is_found_behind_small_ones() -> None:
+    queue = RequestQueue[Job]()
+    assert queue.first(large=True) is None
+    add(queue, Job(1, SMALL_MS, is_small=True))
+    assert queue.first(large=True) is None
+    long, longer = add(queue, Job(2, 500.0)), add(queue, Job(3, 5000.0))
+    for found in (long, longer):
+        assert (first := queue.first()) is not None
+        assert first.key == 1
+        assert queue.first(large=True) is found
+        queue.remove(found)
+    assert queue.first(large=True) is None
+
+
+def test_a_large_one_of_lower_priority_is_not_found_behind_a_small_one() -> None:
+    queue = RequestQueue[Job]()
+    add(queue, Job(1, 500.0))
+    small = add(queue, Job(2, SMALL_MS, priority=1, is_small=True))
+    assert queue.first(large=True) is None
+    queue.remove(small)
+    assert (first := queue.first(large=True)) is not None
+    assert first.key == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import queue
 import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -16,63 +14,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.engine.batch_time_model import BatchTime, BatchTimeModel
-from embedway.engine.coalescing import Coalescing
-from embedway.engine.engine_request import EngineRequest
-from embedway.engine.guarded_queue import GuardedQueue
-from embedway.engine.heart import Heart
-from embedway.engine.model_runner import ModelRunner
-from embedway.engine.run_loop import RunLoop
-from embedway.engine.running_batch import RunningBatch, read_running
-from embedway.engine.scheduler import Scheduler
-from embedway.engine.sequence_key import sequence_keys
-from embedway.engine.vector_cache import VectorCache
+from embedway.engine.running_batch import read_running
 from embedway.errors import ItemFailed, NonFiniteVector
-from embedway.models.interface import EmbeddingModel, PackedBatch
-from embedway.observability.engine_metrics import EngineMetrics
+from embedway.models.interface import PackedBatch
 from fake_device import SECONDS, Device
-from fake_model import DIMENSION, MEMORY_ID, NAN_ID, POISON_ID, fake_vector
+from fake_model import MEMORY_ID, NAN_ID, POISON_ID, fake_vector
+from loop_of_test import LoopOfTest
 from running_engine import to_engine
-
-
-class LoopOfTest:
-    def __init__(self, model: EmbeddingModel, path: Path | None = None, *, batch_ms: float = 0, cache: int = 0) -> None:
-        time_model = BatchTimeModel([BatchTime(2, 4.0, batch_ms)] if batch_ms else ())
-        self.queue = GuardedQueue(Scheduler(max_batch_tokens=2, time_model=time_model))
-        self.answers: queue.Queue[EngineRequest] = queue.Queue()
-        running = RunningBatch(path or Path("/nowhere/at/all"), 4)
-        running.open()
-        self._loop = RunLoop(
-            self.queue,
-            ModelRunner(model),
-            Coalescing(VectorCache(cache, DIMENSION)),
-            time_model,
-            answer=lambda requests: [self.answers.put(request) for request in requests],
-            heart=Heart(lambda: None),
-            running=running,
-            metrics=EngineMetrics(),
-        )
-        self._thread = threading.Thread(target=self._loop.run)
-        self._numbers = itertools.count(1)
-
-    def __enter__(self) -> LoopOfTest:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.queue.close()
-        self._thread.join(SECONDS)
-        assert not self._thread.is_alive()
-
-    def add(self, *requests: Sequence[Sequence[int]]) -> list[int]:
-        added = [to_engine(next(self._numbers), sequences) for sequences in requests]
-        for request in added:
-            request.keys = sequence_keys(request)
-        self.queue.change(added, ())
-        return [request.request_id for request in added]
-
-    def answered(self) -> EngineRequest:
-        return self.answers.get(timeout=SECONDS)
 
 
 def test_the_next_batch_is_launched_while_one_runs(tmp_path: Path) -> None:
@@ -216,4 +164,4 @@ def test_a_lost_device_ends_the_loop() -> None:
     loop = LoopOfTest(LostDevice(ends_at_once=True))
     loop.add([[1]])
     with pytest.raises(torch.AcceleratorError):
-        loop._loop.run()
+        loop.loop.run()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway.engine.batch import num_squares, pack
-from embedway.engine.batch_time_model import BatchTime, BatchTimeModel
+from embedway.engine.batch_time_model import BatchTime, BatchTimeModel, Coefficients
 from embedway.engine.scheduler import (
     MAX_FIXED_SHARE,
     SMALL_MEMORY_MS,
@@ -297,3 +297,141 @@ def test_predictions_stay_within_a_fifth_and_batches_near_their_limit(
     assert time_model.errors().median < 0.2
     if len(shares) > 100:
         assert 0.2 < float(np.median(shares)) < 1.25
+
+
+def preemptible(
+    target_ms: float = 40.0, *, per_token: float = 0.1, max_batch_tokens: int = 4096
+) -> Scheduler[QueuedRequest]:
+    """A batch takes nothing but its tokens."""
+    time_model = BatchTimeModel()
+    time_model.coefficients = Coefficients(0.0, per_token, 0.0)
+    return Scheduler(max_batch_tokens=max_batch_tokens, target_ms=target_ms, time_model=time_model, is_preemptible=True)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.lists(st.integers(1, 90), min_size=1, max_size=5).map(lambda lengths: ("add", lengths)),
+            st.integers(0, 30).map(lambda key: ("cancel", key)),
+            st.booleans().map(lambda hold: ("next", hold)),
+            st.just(("small", None)),
+        ),
+        max_size=40,
+    ),
+    st.lists(st.integers(0, 2), min_size=40, max_size=40),
+)
+def test_where_batches_make_way_the_books_are_kept_and_small_requests_keep_to_themselves(
+    steps: list[tuple[str, object]], priorities: list[int]
+) -> None:
+    scheduler = preemptible(target_ms=10.0, max_batch_tokens=100)
+    waiting: dict[Hashable, list[int]] = {}
+    running_priority: float = math.inf
+    for key, (step, value) in enumerate([*steps, *[("next", False)] * 100]):
+        slices: list[BatchSlice[QueuedRequest]] = []
+        if step == "add":
+            assert isinstance(value, list)
+            added = request(key, value)
+            added.priority = priorities[key]
+            scheduler.add(added)
+            waiting[key] = list(range(len(value)))
+        elif step == "cancel":
+            assert isinstance(value, int)
+            assert scheduler.cancel(value) == bool(waiting.pop(value, None))
+        elif step == "small":
+            slices = scheduler.small_batch()
+            assert not slices or slices[0].request.priority >= running_priority
+            assert all(piece.request.is_small for piece in slices)
+        else:
+            slices = scheduler.next_batch(hold_small=bool(value))
+            assert bool(slices) == bool(waiting)
+            is_large = bool(slices) and not slices[0].request.is_small
+            running_priority = max(piece.request.priority for piece in slices) if is_large else math.inf
+        assert len({piece.request.is_small for piece in slices}) <= 1
+        for taken, i in sequences_of(slices):
+            waiting[taken].remove(i)
+            if not waiting[taken]:
+                del waiting[taken]
+        assert scheduler.queued_requests == len(waiting)
+    assert not waiting
+
+
+def test_where_batches_make_way_they_are_as_long_as_if_nothing_small_were_about() -> None:
+    scheduler = preemptible(target_ms=40.0)
+    scheduler.add(request(0, [100] * 50))
+    scheduler.add(request(1, [8]))
+    assert sequences_of(scheduler.next_batch()) == [(1, 0)]
+    assert tokens_of(scheduler.next_batch()) == 400
+    scheduler.add(request(2, [8]))
+    assert scheduler.has_urgent
+    assert sequences_of(scheduler.small_batch()) == [(2, 0)]
+    assert not scheduler.has_urgent
+
+
+def test_small_requests_that_are_held_come_after_others_of_their_priority() -> None:
+    scheduler = preemptible()
+    for key, length, priority in ((0, 8, 0), (1, 100, 0), (2, 8, 1)):
+        added = request(key, [length])
+        added.priority = priority
+        scheduler.add(added)
+    assert sequences_of(scheduler.next_batch(hold_small=True)) == [(2, 0), (0, 0)]  # the first has a higher priority
+    scheduler.add(request(3, [8]))
+    assert sequences_of(scheduler.next_batch(hold_small=True)) == [(1, 0)]
+    assert sequences_of(scheduler.next_batch(hold_small=True)) == [(3, 0)]  # there is nothing else
+
+
+@pytest.mark.parametrize(
+    ("tokens", "per_token", "rest_ms"),
+    [
+        (10, 0.1, 8.0),  # eight times a millisecond
+        (50, 0.1, 22.0),  # not forty: a part of the target
+        (10, 1.0, 64.0),  # a small request of a large model takes longer than that
+    ],
+)
+def test_small_requests_rest_in_proportion_to_what_they_took_up_to_a_limit(
+    tokens: int, per_token: float, rest_ms: float
+) -> None:
+    scheduler = preemptible(target_ms=40.0, per_token=per_token)
+    scheduler.add(request(0, [tokens]))
+    scheduler.next_batch()
+    assert scheduler.rest_ms == pytest.approx(tokens * per_token + rest_ms, rel=0.1)
+
+
+@pytest.mark.parametrize("clients", [1, 4, 400])
+def test_others_keep_most_of_the_time_beside_few_small_requests_and_a_quarter_beside_any_number(clients: int) -> None:
+    """Simulated: each client sends its next query as it is answered, and lists wait all the time."""
+    scheduler, keys = preemptible(target_ms=40.0), itertools.count()
+    now, small_from = 0.0, 0.0
+    large_ms = small_ms = longest_wait = 0.0
+    sent: dict[Hashable, float] = {}
+
+    def send() -> None:
+        key = next(keys)
+        sent[key] = now
+        scheduler.add(request(key, [8]))
+
+    def run_small(slices: list[BatchSlice[QueuedRequest]]) -> None:
+        nonlocal now, small_ms, small_from, longest_wait
+        small_from = now + scheduler.rest_ms
+        now += (took := 0.1 * tokens_of(slices))
+        small_ms += took
+        for piece in slices:
+            longest_wait = max(longest_wait, now - sent.pop(piece.request.key))
+            send()
+
+    for _ in range(clients):
+        send()
+    while now < 20_000:
+        if not any(not waiting.is_small for waiting in scheduler.waiting()):
+            scheduler.add(request(next(keys), [100] * 64))
+        slices = scheduler.next_batch(hold_small=now < small_from)
+        if slices[0].request.is_small:
+            run_small(slices)
+            continue
+        for _ in range(tokens_of(slices)):  # a token is a tenth of a millisecond
+            now += 0.1
+            large_ms += 0.1
+            if scheduler.has_urgent and now >= small_from and (small := scheduler.small_batch()):
+                run_small(small)
+    share = large_ms / (large_ms + small_ms)
+    assert share >= (0.85 if clients <= 4 else 0.24)
+    assert longest_wait <= {1: 12, 4: 35, 400: 1000}[clients]

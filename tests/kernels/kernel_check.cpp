@@ -230,6 +230,21 @@ void compare(const std::string& what, const float* got, const Doubles& wanted, d
   failures++;
 }
 
+// What runs in the midst of a batch, as often as `times` says.
+struct Other {
+  void* encoder;
+  const embedway_batch* batch;
+  Floats out;
+  int times;
+  int64_t at;
+} other;
+
+void run_other() {
+  char error[EMBEDWAY_ERROR_BYTES] = "";
+  if (--other.times == 0) other.at = INT64_MAX;
+  failures += embedway_encoder_run(other.encoder, other.batch, other.out.data(), &other.at, run_other, error) != 0;
+}
+
 void check_encoder(const char* instruction_set, int type) {
   const Model model = random_model(between(1, 3));
   const embedway_encoder_config& c = model.config;
@@ -268,7 +283,14 @@ void check_encoder(const char* instruction_set, int type) {
     Floats got((size_t)ends.back() * c.hidden_size);
     const embedway_batch batch{ids.data(),          ends.data(),  nullptr,         sequences,
                                EMBEDWAY_ALL_TOKENS, num_adapters, adapters.data(), chosen.data()};
-    failures += embedway_encoder_run(encoder, &batch, got.data(), error) != 0;
+    failures += embedway_encoder_run(encoder, &batch, got.data(), nullptr, nullptr, error) != 0;
+    Floats again(got.size());
+    other = {encoder, &batch, Floats(got.size()), 2, 0};
+    failures += embedway_encoder_run(encoder, &batch, again.data(), &other.at, run_other, error) != 0;
+    if (other.times != 0 || again != got || other.out != got) {
+      std::printf("%s %s: another batch in its midst changed one\n", instruction_set, kTypes[type]);
+      failures++;
+    }
     for (int s = 0; s < sequences; s++) {
       const int length = ends[s + 1] - ends[s];
       const std::string what = std::string(instruction_set) + " " + kTypes[type] + " encoder, hidden " +
@@ -285,9 +307,9 @@ void check_encoder(const char* instruction_set, int type) {
   const embedway_batch outside{ids, ends, nullptr, 1, EMBEDWAY_MEAN, 0, nullptr, nullptr},
       too_long{ids, long_ends, nullptr, 1, EMBEDWAY_MEAN, 0, nullptr, nullptr},
       no_adapter{ids, one_end, nullptr, 1, EMBEDWAY_MEAN, num_adapters, adapters.data(), &num_adapters};
-  if (!embedway_encoder_run(encoder, &outside, out.data(), error) ||
-      !embedway_encoder_run(encoder, &too_long, out.data(), error) ||
-      (num_adapters && !embedway_encoder_run(encoder, &no_adapter, out.data(), error))) {
+  if (!embedway_encoder_run(encoder, &outside, out.data(), nullptr, nullptr, error) ||
+      !embedway_encoder_run(encoder, &too_long, out.data(), nullptr, nullptr, error) ||
+      (num_adapters && !embedway_encoder_run(encoder, &no_adapter, out.data(), nullptr, nullptr, error))) {
     std::printf("%s: a wrong batch was accepted\n", instruction_set);
     failures++;
   }

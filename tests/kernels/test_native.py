@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -108,6 +109,46 @@ def test_a_sequence_alone_equals_it_in_any_company(lengths: list[int], threads: 
     for start, stop in pairwise(cu_seqlens):
         alone = encoder.hidden_states(token_ids[start:stop], np.array([0, stop - start], np.int32))
         assert np.abs(together[start:stop] - alone).max() <= (1e-6 if kind != "bfloat16" else 2e-2)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=30),
+    other=st.lists(st.integers(1, 90), min_size=1, max_size=3),
+    threads=st.integers(1, 3),
+    kind=st.sampled_from(gemm_types() or ("float32",)),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_batch_is_the_same_when_others_run_in_its_midst(
+    lengths: list[int], other: list[int], threads: int, kind: GemmType
+) -> None:
+    encoder = NativeEncoder(*random_encoder(2), gemm_type=kind, threads=threads)
+    batch, between = packed(lengths), packed(other, seed=1)
+    alone, alone_between = encoder.hidden_states(*batch), encoder.hidden_states(*between)
+    seen: list[npt.NDArray[np.float32]] = []
+    encoder.allow_preemption(np.zeros(1, np.int64), lambda: seen.append(encoder.hidden_states(*between)))
+    np.testing.assert_array_equal(encoder.hidden_states(*batch), alone)
+    assert len(seen) >= 2 * 2  # several times in each of two layers
+    for states in seen:
+        np.testing.assert_array_equal(states, alone_between)
+
+
+def test_a_batch_makes_way_from_the_moment_on_that_is_set() -> None:
+    encoder, batch = NativeEncoder(*random_encoder(2), gemm_type="float32", threads=2), packed([30, 40])
+    at, calls = np.full(1, np.iinfo(np.int64).max), []
+
+    def run() -> None:
+        calls.append(time.monotonic_ns())
+        at[0] = np.iinfo(np.int64).max
+
+    encoder.allow_preemption(at, run)
+    encoder.hidden_states(*batch)
+    assert calls == []
+    for soon in (0, 200_000):  # nanoseconds
+        at[0] = wanted = time.monotonic_ns() + soon
+        while not calls:
+            encoder.hidden_states(*batch)
+        assert calls.pop() >= wanted
+        assert not calls
 
 
 @pytest.mark.parametrize("kind", gemm_types())

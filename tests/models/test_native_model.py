@@ -13,7 +13,7 @@ from embedway.models.native_model import NativeModel
 from packed_batches import packed, random_sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -69,6 +69,9 @@ class PoolsByItself:
         return np.full((len(token_ids), 32), 9, np.float32)
 
     def make_adapter(self, layers: Sequence[LayerAdapter]) -> object:
+        raise NotImplementedError
+
+    def allow_preemption(self, at: npt.NDArray[np.int64], run: Callable[[], None]) -> None:
         raise NotImplementedError
 
 

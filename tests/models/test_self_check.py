@@ -87,6 +87,8 @@ def test_positions_counted_from_a_wrong_start_fail(spec: ModelSpec) -> None:
 
 def test_hidden_states_that_are_not_numbers_fail(spec: ModelSpec) -> None:
     class NotNumbers:
+        make_way = None
+
         def hidden_states(
             self, token_ids: torch.Tensor, layout: PackedLayout, adapted: Sequence[AdaptedRows] = ()
         ) -> torch.Tensor:

@@ -85,10 +85,15 @@ class FairShareQueue(Generic[RequestT]):
         self._turn = self._next()
         return None if self._turn is None else self._turn.queue.begin_batch()
 
-    def first(self) -> RequestT | None:
-        """The request whose turn it is; None where nothing waits."""
-        self._turn = self._next()
-        return None if self._turn is None else self._turn.queue.first()
+    def first(self, *, large: bool = False) -> RequestT | None:
+        """The request whose turn it is; None where nothing waits. `large`: of those that are not small; a key that has
+        none passes."""
+        if large:
+            shares = [share for share in self._shares.values() if share.queue.first(large=True) is not None]
+            self._turn = min(shares, key=lambda share: share.virtual_ms, default=self._turn)
+        else:
+            self._turn = self._next()
+        return None if self._turn is None else self._turn.queue.first(large=large)
 
     def served(self, milliseconds: float) -> None:
         """So many predicted milliseconds were given to the request that `begin_batch` or `first` gave last."""

@@ -8,10 +8,13 @@ import threading
 import time
 from collections.abc import Hashable, Iterable
 
+import numpy as np
+
 from embedway.engine.engine_request import EngineRequest
 from embedway.engine.scheduler import BatchSlice, Scheduler
 
 SPARE_EXPIRIES = 1000
+NEVER = np.iinfo(np.int64).max
 
 
 class GuardedQueue:
@@ -24,6 +27,10 @@ class GuardedQueue:
         self._expiries: list[tuple[float, Hashable]] = []
         """A heap: moments of the monotonic clock, and the keys of the requests that expire then"""
         self._num_expired = 0
+        self._small_from = 0.0
+        """Moment of the monotonic clock until which small requests are held while others wait"""
+        self.preempt_at = np.full(1, NEVER, np.int64)
+        """For `Preemption.at`: when the batch that runs is to make way for what `take_small` gives"""
 
     def change(self, added: Iterable[EngineRequest], cancelled: Iterable[tuple[int, int]]) -> None:
         """Add requests, then cancel some of those that are in the queue."""
@@ -34,6 +41,7 @@ class GuardedQueue:
                     self._add_expiry(request)
             for key in cancelled:
                 self._scheduler.cancel(key)
+            self._set_alarm()
             self._changed.notify()
 
     def forget(self, client: int) -> None:
@@ -57,8 +65,10 @@ class GuardedQueue:
         """Wait for work and take the next batch; empty once the queue is closed."""
         with self._changed:
             while not self._is_closed:
-                self._drop_expired(time.monotonic())
-                if slices := self._scheduler.next_batch():
+                now = time.monotonic()
+                self._drop_expired(now)
+                if slices := self._scheduler.next_batch(hold_small=now < self._small_from):
+                    self._taken(slices, now)
                     return slices
                 self._changed.wait()
             return []
@@ -69,6 +79,25 @@ class GuardedQueue:
             self._drop_expired(time.monotonic())
             is_ready = self._scheduler.fills_a_batch and not self._is_closed
             return self._scheduler.next_batch() if is_ready else []
+
+    def take_small(self) -> list[BatchSlice[EngineRequest]]:
+        """Take what is to run in the midst of the batch that runs; empty where that is nothing."""
+        with self._changed:
+            now = time.monotonic()
+            self._drop_expired(now)
+            slices = self._scheduler.small_batch()
+            self._taken(slices, now)
+            if not slices:
+                self.preempt_at[0] = NEVER  # until more comes
+            return slices
+
+    def _taken(self, slices: list[BatchSlice[EngineRequest]], now: float) -> None:
+        if slices and slices[0].request.is_small:
+            self._small_from = now + self._scheduler.rest_ms / 1000
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        self.preempt_at[0] = int(self._small_from * 1e9) if self._scheduler.has_urgent else NEVER
 
     def _add_expiry(self, request: EngineRequest) -> None:
         if len(self._expiries) > 2 * self._scheduler.queued_requests + SPARE_EXPIRIES:

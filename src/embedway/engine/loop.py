@@ -83,23 +83,25 @@ class Engine:
         self._identity = identity
         self._target_batch_ms = target_batch_ms
         self._time_model = time_model or BatchTimeModel()
+        runner = ModelRunner(identity.model)
         self._queue = GuardedQueue(
             Scheduler(
                 max_batch_tokens=max_batch_tokens,
                 target_ms=target_batch_ms,
                 time_model=self._time_model,
                 queue=FairShareQueue() if shares_by_key else None,
+                is_preemptible=runner.is_preemptible,
             )
         )
         self._coalescing = Coalescing(VectorCache(0, identity.model.dimension) if cache is None else cache)
         self._metrics = metrics or EngineMetrics()
-        # twice: a batch may be launched while another runs
+        # twice: a batch may be launched while another runs, or run in the midst of another
         self._running = RunningBatch(path_of(address, identity.instance), 2 * max_batch_tokens)
         self._heart = Heart(on_beat)
         self._io = IoThread(address, on_error=self.stop)
         self._loop = RunLoop(
             self._queue,
-            ModelRunner(identity.model),
+            runner,
             self._coalescing,
             self._time_model,
             answer=self._answer,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from embedway.engine.batch import split
 from embedway.errors import ItemFailed, NonFiniteVector, ServerFault
 from embedway.models.devices import is_device_lost
-from embedway.models.interface import EmbeddingModel, LaunchingModel, PackedBatch
+from embedway.models.interface import EmbeddingModel, LaunchingModel, PackedBatch, PreemptibleModel, Preemption
 
 logger = logging.getLogger("embedway.engine")
 
@@ -49,7 +49,18 @@ class ModelRunner:
 
     def __init__(self, model: EmbeddingModel) -> None:
         self._model = model
-        self._launching = model if isinstance(model, LaunchingModel) else None
+        self._preemptible = model if isinstance(model, PreemptibleModel) and model.device == "cpu" else None
+        self._launching = model if isinstance(model, LaunchingModel) and not self._preemptible else None
+
+    @property
+    def is_preemptible(self) -> bool:
+        """Whether batches can make way for others."""
+        return self._preemptible is not None
+
+    def allow_preemption(self, preemption: Preemption) -> None:
+        """Have batches make way from now on, while `BatchRun.outcome` computes them. They are preemptible."""
+        assert self._preemptible is not None
+        self._preemptible.allow_preemption(preemption)
 
     def run_in_turn(self, batches: Iterable[PackedBatch]) -> Iterator[tuple[PackedBatch, BatchOutcome]]:
         """Each batch with its outcome; the next is begun before that, so that a device never waits for the caller."""

@@ -46,6 +46,9 @@ class Queueable(Protocol):
         """Larger first"""
         ...
 
+    @property
+    def is_small(self) -> bool: ...
+
 
 RequestT = TypeVar("RequestT", bound=Queueable)
 
@@ -55,6 +58,7 @@ class _Entry(Generic[RequestT]):
     request: RequestT | None
     """None once it waits no more: a place may be kept for long, and is not to keep texts and pixels alive"""
     priority: int
+    is_small: bool
     work_ms: float
     patience_ms: float
     arrived_ms: float
@@ -91,7 +95,7 @@ class RequestQueue(Generic[RequestT]):
         must not be in the queue."""
         assert request.key not in self._entries, "a key is queued once"
         work_ms = max(work_ms, small_ms)
-        entry = _Entry(request, request.priority, work_ms, PATIENCE * small_ms, self._served_ms)
+        entry = _Entry(request, request.priority, request.is_small, work_ms, PATIENCE * small_ms, self._served_ms)
         self._entries[request.key] = entry
         self._place([entry])
         if self._num_placed > 2 * len(self._entries) + SPARE_PLACES:
@@ -112,13 +116,15 @@ class RequestQueue(Generic[RequestT]):
             return oldest.request
         return self.first()
 
-    def first(self) -> RequestT | None:
-        """The request whose turn it is; None where nothing waits."""
+    def first(self, *, large: bool = False) -> RequestT | None:
+        """The request whose turn it is; None where nothing waits. `large`: of those that are not small, if none of
+        higher priority waits."""
         while self._priorities:
             lines = self._lines[-self._priorities[0]]
             heads = list(heads_of(lines))
             if heads:
-                return max(heads, key=self._response_ratio).request
+                heads = [entry for entry in heads if not (large and entry.is_small)]
+                return max(heads, key=self._response_ratio).request if heads else None
             del self._lines[-heapq.heappop(self._priorities)]
         return None
 

@@ -4,6 +4,10 @@ On a device that works on its own, a GPU, the next batch is launched shortly bef
 surrounds a batch (packing, launching, answering) costs the device nothing. Not earlier: what comes meanwhile, and is
 more urgent, would wait for two batches instead of one. And only a batch that is full: others grow until they run, and
 several small ones take longer than one.
+
+On a CPU the model's layers are the caller's work. Where it can be left between two of them (`PreemptibleModel`), small
+requests run in the midst of a batch of others: they wait for a part of a layer, where a long text in a large model
+takes seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from embedway.engine.heart import Heart
 from embedway.engine.model_runner import BatchOutcome, BatchRun, ModelRunner
 from embedway.engine.running_batch import RunningBatch
 from embedway.engine.scheduler import BatchSlice
+from embedway.models.interface import Preemption
 from embedway.observability.engine_metrics import EngineMetrics
 
 MOST_LEAD_MS = 5.0
@@ -49,6 +54,8 @@ class BegunBatch:
     predicted: BatchTime
     started_at: float
     """When it was launched, or when the batch before it ended"""
+    others_seconds: float = 0.0
+    """What it took to run others in its midst"""
 
 
 class RunLoop:
@@ -76,13 +83,23 @@ class RunLoop:
         self._running = running
         self._metrics = metrics
         self.counters = Counters()
+        self._computed: BegunBatch | None = None
+        """The batch that the model computes in this thread"""
+        self._failure: Exception | None = None
+        """Of what ran in its midst: the model cannot pass it on"""
+        if runner.is_preemptible:
+            runner.allow_preemption(Preemption(queue.preempt_at, self._run_small))
 
     def run(self) -> None:
         """Return once the queue is closed and what was begun is answered. Raises what says that the device is lost."""
         current: BegunBatch | None = None
         while (current := current or self._first()) is not None:
             following = self._begin_behind(current)
+            self._computed = current
             outcome = current.run.outcome()
+            self._computed = None
+            if self._failure is not None:
+                raise self._failure
             ended_at = time.monotonic()
             if following is None:
                 self._running.end()
@@ -93,6 +110,23 @@ class RunLoop:
                 self._heart.work(following.predicted.milliseconds)
             self._finish(current, outcome, ended_at)
             current = following
+
+    def _run_small(self) -> None:
+        """Have small requests computed in the midst of a batch. Called by the model."""
+        left, self._computed = self._computed, None
+        if left is None or self._failure is not None:
+            return
+        began_at = time.monotonic()
+        try:
+            slices = self._queue.take_small()
+            if slices and (small := self._begin(slices, left.shared)) is not None:
+                self._finish(small, small.run.outcome(), time.monotonic())
+        except Exception as error:
+            self._failure = error
+        self._running.begin(left.shared.request_ids)
+        self._heart.work(left.predicted.milliseconds)
+        left.others_seconds += time.monotonic() - began_at
+        self._computed = left
 
     def _first(self) -> BegunBatch | None:
         """Wait for work and begin it; None once the queue is closed."""
@@ -131,7 +165,7 @@ class RunLoop:
 
     def _finish(self, begun: BegunBatch, outcome: BatchOutcome, ended_at: float) -> None:
         """Answer, count and learn."""
-        took, predicted = ended_at - begun.started_at, begun.predicted
+        took, predicted = ended_at - begun.started_at - begun.others_seconds, begun.predicted
         self.counters.batches += 1
         self.counters.tokens += predicted.num_tokens
         self.counters.sequences += begun.shared.num_rows

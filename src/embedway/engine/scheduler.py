@@ -35,6 +35,13 @@ TARGET_BESIDE_SMALL = 0.5
 """Part of the target time while small requests are about: they wait for the batch that runs."""
 SMALL_MEMORY_MS = 500.0
 """Small requests are about while one waits, and until batches of so many milliseconds were made after the last came."""
+REST_PER_MS = 8.0
+REST_OF_TARGET = 0.55
+"""While others wait, small requests rest after a batch of theirs for so many times what it takes, but for no longer
+than this part of the target, or than one small request takes where that is more. So a few clients that send one after
+the other slow the others down by about a ninth, and none of them waits long."""
+LEAST_REST_PER_MS = 1 / 3
+"""The rest where more small requests wait than a batch holds: whatever comes, a quarter of the time is the others'."""
 MAX_FIXED_SHARE = 0.1
 """A batch may pass its target until its fixed cost is at most this part of it: a large model's fixed cost alone may
 pass the target, and a batch of one sequence at a time would be a waste of nearly all of it."""
@@ -143,6 +150,9 @@ class Scheduler(Generic[RequestT]):
 
     A batch is to last at most `target_ms` by `time_model`, less while small requests are about; `max_batch_tokens`
     bounds the memory of a batch. A sequence that passes either runs by itself.
+
+    Where the model `is_preemptible`, small requests do not wait for a batch of others to end: they are never in one,
+    `small_batch` gives those that may run in its midst, and it is as long as if none were about.
     """
 
     def __init__(
@@ -152,6 +162,7 @@ class Scheduler(Generic[RequestT]):
         target_ms: float = math.inf,
         time_model: BatchTimeModel | None = None,
         queue: RequestQueue[RequestT] | FairShareQueue[RequestT] | None = None,
+        is_preemptible: bool = False,
     ) -> None:
         """`queue` is an empty one, by default a RequestQueue."""
         self._max_batch_tokens = max_batch_tokens
@@ -162,6 +173,14 @@ class Scheduler(Generic[RequestT]):
         self._num_small = 0
         self._ms_since_small = math.inf
         """Predicted time of the batches made since a small request came"""
+        self._is_preemptible = is_preemptible
+        self._preemptible_from: float = math.inf
+        """The priority from which on small requests may run in the midst of the batch that `next_batch` gave last"""
+        self._batch_ms = 0.0
+        """Predicted time of the last batch"""
+        self.rest_ms = 0.0
+        """After a batch of small requests was begun: how long the next one is to be held, if others wait. Zero where no
+        batch can make way for it."""
 
     @property
     def queued_requests(self) -> int:
@@ -183,8 +202,14 @@ class Scheduler(Generic[RequestT]):
         """How long the next batch may take."""
         is_small_about = self._num_small > 0 or self._ms_since_small < SMALL_MEMORY_MS
         are_others_queued = self._num_small < len(self._queue)
-        target = self._target_ms * TARGET_BESIDE_SMALL if is_small_about and are_others_queued else self._target_ms
+        is_short = is_small_about and are_others_queued and not self._is_preemptible
+        target = self._target_ms * TARGET_BESIDE_SMALL if is_short else self._target_ms
         return max(target, self.time_model.fixed_ms / MAX_FIXED_SHARE)
+
+    @property
+    def has_urgent(self) -> bool:
+        """Whether `small_batch` may have something to give."""
+        return self._num_small > 0 and self._preemptible_from < math.inf
 
     def add(self, request: RequestT) -> None:
         """Queue a request of at least one sequence. Its key must not be in the queue."""
@@ -210,28 +235,59 @@ class Scheduler(Generic[RequestT]):
         """All requests with sequences that no batch has taken yet."""
         return self._queue.requests()
 
-    def next_batch(self) -> list[BatchSlice[RequestT]]:
-        """Take the next sequences: as many as the limits allow, but at least one; empty where nothing waits."""
+    def next_batch(self, *, hold_small: bool = False) -> list[BatchSlice[RequestT]]:
+        """Take the next sequences: as many as the limits allow, but at least one; empty where nothing waits.
+
+        `hold_small`: small requests come after all others of their priority.
+        """
+        request = self._queue.begin_batch()
+        if request is None:
+            return []
+        if hold_small and request.is_small:
+            request = self._queue.first(large=True) or request
+        slices = self._fill(request)
+        is_large = self._is_preemptible and not request.is_small
+        self._preemptible_from = max(piece.request.priority for piece in slices) if is_large else math.inf
+        return slices
+
+    def small_batch(self) -> list[BatchSlice[RequestT]]:
+        """Take what is to run in the midst of the batch that `next_batch` gave last; empty where that is nothing."""
+        request = self._queue.first()
+        if request is None or not request.is_small or request.priority < self._preemptible_from:
+            return []
+        return self._fill(request)
+
+    def _fill(self, request: RequestT) -> list[BatchSlice[RequestT]]:
+        """A batch that begins with this request."""
         costs = self.time_model.coefficients
         room = Room(self._max_batch_tokens, self.limit_ms - costs.fixed, costs)
         slices: list[BatchSlice[RequestT]] = []
-        request = self._queue.begin_batch()
-        if request is None:
-            return slices
         self._queue.served(costs.fixed)
-        small_alone = request.is_small and costs.fixed <= MAX_FIXED_SHARE * self._target_ms
-        while request is not None and (request.is_small or not small_alone):
-            if room.take(request.num_waiting_tokens, request.num_waiting_squares):
-                slices.append(self._take(request, request.num_sequences))
-                request = self._queue.first()
+        self._batch_ms = costs.fixed
+        small_alone = self._is_preemptible or costs.fixed <= MAX_FIXED_SHARE * self._target_ms
+        only_small, only_large = request.is_small and small_alone, not request.is_small and self._is_preemptible
+        following: RequestT | None = request
+        while following is not None and (following.is_small or not only_small):
+            if room.take(following.num_waiting_tokens, following.num_waiting_squares):
+                slices.append(self._take(following, following.num_sequences))
+                following = self._queue.first(large=only_large)
                 continue
-            stop = request.num_scheduled + room.num_that_fit(request.lengths[request.num_scheduled :])
+            stop = following.num_scheduled + room.num_that_fit(following.lengths[following.num_scheduled :])
             if not slices:
-                stop = max(stop, request.num_scheduled + 1)  # a sequence that no batch has room for runs by itself
-            if stop > request.num_scheduled:
-                slices.append(self._take(request, stop))
+                stop = max(stop, following.num_scheduled + 1)  # a sequence that no batch has room for runs by itself
+            if stop > following.num_scheduled:
+                slices.append(self._take(following, stop))
             break
+        if request.is_small and self._is_preemptible:
+            self.rest_ms = self._rest_after(self._batch_ms)
         return slices
+
+    def _rest_after(self, batch_ms: float) -> float:
+        """Of small requests, from the beginning of a batch of theirs on."""
+        if self._num_small:
+            return (1 + LEAST_REST_PER_MS) * batch_ms
+        one_ms = self.time_model.coefficients.predict(SMALL_REQUEST_TOKENS, SMALL_REQUEST_TOKENS**2)
+        return batch_ms + min(REST_PER_MS * batch_ms, max(REST_OF_TARGET * self._target_ms, one_ms))
 
     def _take(self, request: RequestT, stop: int) -> BatchSlice[RequestT]:
         """Count the sequences up to `stop` as scheduled."""
@@ -248,6 +304,7 @@ class Scheduler(Generic[RequestT]):
         self._queued_tokens -= num_tokens
         milliseconds = self.time_model.coefficients.variable(num_tokens, num_squares)
         self._ms_since_small += milliseconds
+        self._batch_ms += milliseconds
         self._queue.served(milliseconds)
         return piece
 

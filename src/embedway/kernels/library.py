@@ -11,10 +11,12 @@ logger = logging.getLogger("embedway.kernels")
 
 LIBRARY = Path(__file__).with_name("libembedway_kernels.so")
 """Compiled when the package is installed where there is a compiler, or by `python -m embedway.kernels.compile`."""
-ABI_VERSION = 2
+ABI_VERSION = 3
 ERROR_BYTES = 256
 
 Pointer = ctypes.c_void_p
+PREEMPT = ctypes.CFUNCTYPE(None)
+"""What a batch calls to make way for another one"""
 
 
 class EncoderConfigStruct(ctypes.Structure):
@@ -110,7 +112,10 @@ def load_library(path: Path = LIBRARY) -> ctypes.CDLL | None:
             ctypes.c_int32,
             [Pointer, ctypes.c_int32, ctypes.POINTER(LayerStruct), Pointer],
         ),
-        "embedway_encoder_run": (ctypes.c_int32, [Pointer, ctypes.POINTER(BatchStruct), Pointer, Pointer]),
+        "embedway_encoder_run": (
+            ctypes.c_int32,
+            [Pointer, ctypes.POINTER(BatchStruct), Pointer, Pointer, PREEMPT, Pointer],
+        ),
         "embedway_encoder_free": (None, [Pointer]),
         "embedway_adapter_new": (Pointer, [Pointer, ctypes.POINTER(LayerAdapterStruct), Pointer]),
         "embedway_adapter_free": (None, [Pointer]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedway.kernels.library import (
+    PREEMPT,
     BatchStruct,
     EncoderConfigStruct,
     ErrorText,
@@ -114,6 +115,8 @@ class NativeEncoder:
         self._shape, self._num_layers = shape, len(weights.layers)
         self.instruction_set = instruction_set or instruction_sets()[0]
         self._library, self._error = library, ErrorText()
+        self._preempt_at: npt.NDArray[np.int64] | None = None
+        self._preempt = PREEMPT()
         relative_bias, reach = whole_relative_bias(weights, shape.first_position)
         # the library reads these in place
         self._kept = [
@@ -164,6 +167,14 @@ class NativeEncoder:
         """
         check_layers(layers, self._shape, self._num_layers)
         return NativeAdapter(self._encoder, layers)
+
+    def allow_preemption(self, at: npt.NDArray[np.int64], run: Callable[[], None]) -> None:
+        """From now on batches make way for others: several times a layer `run` is called, by the caller of
+        `embed`, once the monotonic clock has come to `at`, int64 [1], in nanoseconds, which any thread may change.
+
+        `run` may call `embed` for other batches, which make way for nobody, and raises nothing.
+        """
+        self._preempt_at, self._preempt = at, PREEMPT(run)
 
     def embed(
         self,
@@ -224,7 +235,8 @@ class NativeEncoder:
             *(address(ids), address(ends), address(starts), count, pooling),
             *(len(adapters), ctypes.addressof(handles), address(indices)),
         )
-        if self._library.embedway_encoder_run(self._encoder, batch, address(out), self._error):
+        preemption = (address(self._preempt_at), self._preempt)
+        if self._library.embedway_encoder_run(self._encoder, batch, address(out), *preemption, self._error):
             raise self._error.exception()
 
 

@@ -28,7 +28,7 @@ from embedway.models.torch_types import TORCH_TYPES
 from embedway.models.weight_dtype import BY_EXACTNESS, StartCheck, declared_dtype, load_in_best_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from embedway.kernels.native import EncoderWeights, Floats, GemmType, LayerWeights
     from embedway.kernels.native_adapter import LayerAdapter, LowRank
@@ -107,6 +107,7 @@ class FusedBert:
         self.layers = [self._layer(i, layer) for i, layer in enumerate(weights.layers)]
         self.relative_bias = None if weights.relative_bias is None else self._float32(weights.relative_bias).to(dtype)
         self.square_bias = torch.empty(0, 0, 0)
+        self.make_way: Callable[[], None] | None = None
 
     def hidden_states(
         self, token_ids: torch.Tensor, layout: PackedLayout, adapted: Sequence[AdaptedRows] = ()
@@ -119,6 +120,8 @@ class FusedBert:
         hidden, narrow = self.norm_of_sum(words, places, self.norm, self.dtype)
         bias = None if self.relative_bias is None else self.position_bias
         for layer in self.layers:
+            if self.make_way is not None:
+                self.make_way()
             q, k, v = layer.qkv(narrow, adapted).unflatten(1, (3, self.shape.num_heads, -1)).unbind(1)
             mixed = layer.attention(varlen_attention(q, k, v, layout, bias=bias).flatten(1), adapted)
             hidden, narrow = self.norm_of_sum(hidden, mixed, layer.attention_norm, self.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from embedway.models.adapter_checkpoint import AdapterWeights
     from embedway.visual import Visual
@@ -90,4 +91,28 @@ class LaunchingModel(EmbeddingModel, Protocol):
 
     def launch(self, batch: PackedBatch) -> LaunchedBatch:
         """Begin a batch behind those that are under way, as a rule without waiting for them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Preemption:
+    """How a batch makes way for more urgent ones on the same model, between two of its layers."""
+
+    at: npt.NDArray[np.int64]
+    """int64 [1]: nanoseconds of the monotonic clock, from which on `run` is to be called. Any thread may change it."""
+    run: Callable[[], None]
+    """Has the model compute other batches, which make way for nobody. Raises nothing."""
+
+    def make_way(self) -> None:
+        """For models whose layers are Python's."""
+        if time.monotonic_ns() >= self.at[0]:
+            self.run()
+
+
+@runtime_checkable
+class PreemptibleModel(EmbeddingModel, Protocol):
+    """A model whose caller computes its batches, and which can leave one between two layers."""
+
+    def allow_preemption(self, preemption: Preemption) -> None:
+        """Have batches make way from now on. `embed` is then called within `embed`, by the same thread."""
         ...

@@ -9,7 +9,7 @@ from embedway.models.bert_adapter import layer_adapters
 from embedway.models.numpy_pooling import pool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from embedway.models.adapter_checkpoint import AdapterWeights
     from embedway.models.bert_config import EncoderConfig
     from embedway.models.dense import Dense
-    from embedway.models.interface import PackedBatch, PreparedAdapter
+    from embedway.models.interface import PackedBatch, Preemption, PreparedAdapter
 
 
 class PackedEncoder(Protocol):
@@ -49,9 +49,11 @@ class PackedEncoder(Protocol):
 
     def make_adapter(self, layers: Sequence[LayerAdapter]) -> object: ...
 
+    def allow_preemption(self, at: npt.NDArray[np.int64], run: Callable[[], None]) -> None: ...
+
 
 class NativeModel:
-    """Implements `interface.EmbeddingModel` over any PackedEncoder."""
+    """Implements `interface.PreemptibleModel` over any PackedEncoder."""
 
     device = "cpu"
 
@@ -82,6 +84,9 @@ class NativeModel:
 
     def make_adapter(self, weights: AdapterWeights) -> PreparedAdapter:
         return self.encoder.make_adapter(layer_adapters(weights, self.config))
+
+    def allow_preemption(self, preemption: Preemption) -> None:
+        self.encoder.allow_preemption(preemption.at, preemption.run)
 
     def _pooled(self, batch: PackedBatch) -> Floats:
         known = [mode for mode in get_args(PoolingMode) if self.pooling == (mode,)]

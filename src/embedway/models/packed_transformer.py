@@ -21,7 +21,7 @@ from embedway.models.torch_adapter import changes_of
 from embedway.models.transformer_adapter import changed_linears, make_adapter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from transformers import PreTrainedModel
 
@@ -46,6 +46,7 @@ def packed_attention(
     is_causal: bool | None = None,
     packed_layout: PackedLayout,
     windows_seen: list[int | None] | None = None,
+    make_way: Callable[[], None] | None = None,
     **others: object,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query [1, heads, total, dim], key and value alike to [1, total, heads, dim].
@@ -59,6 +60,8 @@ def packed_attention(
         raise NotImplementedError(f"packed attention has no {unknown or 'attention_mask'}")
     if windows_seen is not None:
         windows_seen.append(sliding_window)
+    if make_way is not None:
+        make_way()
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     out = varlen_attention(q, k, v, packed_layout, scale=scaling, causal=bool(causal), window=sliding_window)
@@ -79,6 +82,7 @@ class PackedTransformer:
         fuse_on_cuda(model)
         self.model = model
         self.first_position = first_position(model)
+        self.make_way: Callable[[], None] | None = None
 
     def hidden_states(
         self,
@@ -106,10 +110,12 @@ class PackedTransformer:
         """The model's forward of `inputs`, which have num_rows rows with the spare ones; returns [total, hidden]."""
         if layout.cu_seqlens.is_cuda:
             adapted = joined(adapted)
-        watch = {} if windows_seen is None else {"windows_seen": windows_seen}
+        watch: dict[str, object] = {} if windows_seen is None else {"windows_seen": windows_seen}
         changes = {
             name: changes_of(adapted, name) for name in dict.fromkeys(n for a in adapted for n in a.adapter.changes)
         }
+        if not changes and self.make_way is not None:  # another batch would run through this one's adapters
+            watch["make_way"] = self.make_way
         with changed_linears(self.model, changes, num_rows=num_rows):
             output = self.model(**inputs, packed_layout=layout, **watch)
         return output[0][0, : layout.num_tokens]
@@ -124,6 +130,7 @@ class OneByOneTransformer:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
+        self.make_way: Callable[[], None] | None = None
 
     def hidden_states(
         self, token_ids: torch.Tensor, layout: PackedLayout, adapted: Sequence[AdaptedRows] = ()
@@ -131,6 +138,8 @@ class OneByOneTransformer:
         """int64 [total] to [total, hidden] in the model's dtype"""
         states = []
         for sequence, start in zip(token_ids.split(layout.lengths.tolist()), layout.cu_seqlens.tolist(), strict=False):
+            if self.make_way is not None:
+                self.make_way()
             own = (rows.adapter for rows in adapted if rows.start <= start < rows.stop)
             # of all rows: such models may send more than the sequence's tokens through a layer, as DeBERTa's distances
             changes = {name: [(slice(None), change)] for adapter in own for name, change in adapter.changes.items()}

@@ -60,6 +60,9 @@ class ReferenceEncoder:
     def make_adapter(self, layers: Adapter) -> Adapter:
         return layers
 
+    def allow_preemption(self, at: npt.NDArray[np.int64], run: Callable[[], None]) -> None:
+        """No batch makes way: other models are compared with this one, and nobody waits for it."""
+
     def hidden_states(
         self,
         token_ids: npt.NDArray[np.int32],

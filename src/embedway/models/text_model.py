@@ -15,7 +15,7 @@ from embedway.models.torch_adapter import AdaptedRows, TorchAdapter
 from embedway.models.vector_head import VectorHead
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from embedway.models.adapter_checkpoint import AdapterWeights
     from embedway.models.attention import PackedLayout
     from embedway.models.dense import Dense
-    from embedway.models.interface import PackedBatch
+    from embedway.models.interface import PackedBatch, Preemption
 
 
 class TokenEncoder(Protocol):
     """The transformer of a text model."""
+
+    make_way: Callable[[], None] | None
+    """To be called now and then while a batch is computed, None at first: it may call `hidden_states` for another"""
 
     def hidden_states(
         self, token_ids: torch.Tensor, layout: PackedLayout, adapted: Sequence[AdaptedRows] = ()
@@ -41,7 +44,7 @@ class TokenEncoder(Protocol):
 
 
 class TextModel:
-    """Implements `interface.LaunchingModel` over any TokenEncoder."""
+    """Implements `interface.LaunchingModel` over any TokenEncoder, and on a CPU `interface.PreemptibleModel`."""
 
     def __init__(
         self,
@@ -87,6 +90,9 @@ class TextModel:
 
     def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:
         return self.encoder.make_adapter(weights)
+
+    def allow_preemption(self, preemption: Preemption) -> None:
+        self.encoder.make_way = preemption.make_way
 
 
 def in_groups(batch: PackedBatch) -> tuple[PackedBatch, npt.NDArray[np.intp]]:

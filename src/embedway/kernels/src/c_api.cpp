@@ -121,9 +121,10 @@ int32_t embedway_encoder_set_layer(void* encoder, int32_t layer, const embedway_
   });
 }
 
-int32_t embedway_encoder_run(void* encoder, const embedway_batch* batch, float* out, char* error) {
+int32_t embedway_encoder_run(void* encoder, const embedway_batch* batch, float* out, const int64_t* preempt_at,
+                             void (*preempt)(void), char* error) {
   return guarded(error, 1, [&] {
-    static_cast<Encoder*>(encoder)->run(*batch, out);
+    static_cast<Encoder*>(encoder)->run(*batch, {preempt_at, preempt}, out);
     return 0;
   });
 }

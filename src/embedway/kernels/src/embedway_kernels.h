@@ -4,7 +4,7 @@
 #define EMBEDWAY_KERNELS_H
 #include <stdint.h>
 
-#define EMBEDWAY_ABI_VERSION 2
+#define EMBEDWAY_ABI_VERSION 3
 #define EMBEDWAY_ERROR_BYTES 256
 
 #define EMBEDWAY_API __attribute__((visibility("default")))
@@ -95,8 +95,13 @@ EMBEDWAY_API void* embedway_encoder_new(const embedway_encoder_config* config, c
                                         int32_t gemm_type, char* error);
 EMBEDWAY_API int32_t embedway_encoder_set_layer(void* encoder, int32_t layer, const embedway_layer* weights,
                                                 char* error);
-/* out: [num_sequences, hidden], or [total, hidden] for EMBEDWAY_ALL_TOKENS. */
-EMBEDWAY_API int32_t embedway_encoder_run(void* encoder, const embedway_batch* batch, float* out, char* error);
+/* out: [num_sequences, hidden], or [total, hidden] for EMBEDWAY_ALL_TOKENS.
+
+   The batch makes way for another one where `preempt_at` is not null: several times a layer, once the monotonic clock
+   has come to *preempt_at nanoseconds, which any thread may change, `preempt` is called by the calling thread. It may
+   run another batch of this encoder, which makes way for nobody, and should put *preempt_at off. */
+EMBEDWAY_API int32_t embedway_encoder_run(void* encoder, const embedway_batch* batch, float* out,
+                                          const int64_t* preempt_at, void (*preempt)(void), char* error);
 EMBEDWAY_API void embedway_encoder_free(void* encoder);
 
 /* layers: [num_layers]. The adapter fits every encoder of the same shape, instruction set and GEMM type, and needs none

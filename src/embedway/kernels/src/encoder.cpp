@@ -1,6 +1,8 @@
 #include "encoder.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -27,6 +29,13 @@ Epilogue activation_of(int32_t activation) {
   }
   throw std::invalid_argument("unknown activation");
 }
+
+// Counts the batches that are under way.
+struct Level {
+  int& depth;
+  explicit Level(int& outer) : depth(outer) { depth++; }
+  ~Level() { depth--; }
+};
 
 const Adapter& adapter_of(const embedway_batch& batch, int i) {
   return *static_cast<const Adapter*>(batch.adapters[i]);
@@ -55,10 +64,10 @@ Encoder::Encoder(const embedway_encoder_config& config, const Target& target, Ge
       qkv_width_(padded(3 * config.hidden_size)),
       layers_(config.num_layers),
       threads_(config.threads),
-      spaces_(threads_.size()),
       scratch_(threads_.size()) {
   if (config.num_heads < 1 || config.hidden_size < 1 || config.hidden_size % config.num_heads != 0)
     throw std::invalid_argument("hidden_size must be a multiple of num_heads");
+  for (std::vector<Lane>& lanes : lanes_) lanes.resize(threads_.size());
 }
 
 // ── weights ──
@@ -72,7 +81,7 @@ PackedLinear Encoder::pack(const float* weight, const float* bias, int out_featu
   packed.panels.reserve((size_t)packed.width * packed.depth * kernels_.weight_bytes);
   const PackCall call{weight, out_features, in_features, packed.depth, packed.panels.data()};
   const int panels = packed.width / kernels_.panel;
-  threads_.run({{panels, [&](int, int first, int last) { kernels_.pack_weight(call, first, last); }}});
+  threads_.run({panels, [&](int, int first, int last) { kernels_.pack_weight(call, first, last); }});
   return packed;
 }
 
@@ -95,8 +104,17 @@ EncoderFit Encoder::fit() const {
 
 // ── a batch ──
 
-void Encoder::run(const embedway_batch& batch, float* out) {
+bool Preemption::is_due() const {
+  if (!at) return false;
+  const std::chrono::nanoseconds now = std::chrono::steady_clock::now().time_since_epoch();
+  return now.count() >= __atomic_load_n(at, __ATOMIC_RELAXED);
+}
+
+void Encoder::run(const embedway_batch& batch, const Preemption& given, float* out) {
   check(batch);
+  const Level level(depth_);
+  std::vector<Lane>& lanes = lanes_[depth_ - 1];
+  const Preemption preemption = depth_ == 1 ? given : Preemption{};
   const Plan plan = plan_batch(batch, threads_.size());
   int rows = 0, longest = 0, shrunk_row = 0;
   for (const Chunk& chunk : plan.chunks) {
@@ -107,16 +125,47 @@ void Encoder::run(const embedway_batch& batch, float* out) {
   const int size = config_.hidden_size / config_.num_heads;
   for (Buffer& scratch : scratch_) scratch.reserve(kernels_.attention_scratch(longest, size, size));
   if (plan.is_shared) {
-    reserve(spaces_[0], rows, shrunk_row);
-    threads_.run(phases(plan.chunks[0], spaces_[0], batch, out));
-    return;
+    reserve(lanes[0].space, rows, shrunk_row);
+    run_shared(plan.chunks[0], lanes[0], batch, preemption, out);
+  } else {
+    for (Lane& lane : lanes) reserve(lane.space, rows, shrunk_row);
+    run_chunks(plan.chunks, lanes, batch, preemption, out);
   }
-  for (Workspace& space : spaces_) reserve(space, rows, shrunk_row);
-  threads_.run({{(int)plan.chunks.size(), [&](int thread, int first, int last) {
-                   for (int i = first; i < last; i++)
-                     for (const Phase& phase : phases(plan.chunks[i], spaces_[thread], batch, out))
-                       phase.work(thread, 0, phase.units);
-                 }}});
+}
+
+// All threads on each phase of the one chunk.
+void Encoder::run_shared(const Chunk& chunk, Lane& lane, const embedway_batch& batch, const Preemption& preemption,
+                         float* out) {
+  const auto phases = std::make_shared<const std::vector<Phase>>(this->phases(chunk, lane.space, batch, out));
+  const auto stop = [preemption] { return preemption.is_due(); };
+  for (size_t next = 0; (next = threads_.run(phases, next, stop)) < phases->size();) preemption.run();
+}
+
+// Each thread on chunks of its own, lane by lane: the chunk that was stopped there, then others until none is left.
+void Encoder::run_chunks(const std::vector<Chunk>& chunks, std::vector<Lane>& lanes, const embedway_batch& batch,
+                         const Preemption& preemption, float* out) {
+  std::atomic<size_t> next_chunk{0};
+  const auto work = [&](int thread, Lane& lane) {
+    do {
+      if (lane.phases.empty()) {
+        const size_t i = next_chunk.fetch_add(1);
+        if (i >= chunks.size()) return;
+        lane.phases = phases(chunks[i], lane.space, batch, out);
+        lane.next = 0;
+      }
+      const Phase& phase = lane.phases[lane.next++];
+      phase.work(thread, 0, phase.units);
+      if (lane.next == lane.phases.size()) lane.phases.clear();
+    } while (!preemption.is_due());
+  };
+  const auto is_idle = [](const Lane& lane) { return lane.phases.empty(); };
+  for (;;) {
+    threads_.run({(int)lanes.size(), [&](int thread, int first, int last) {
+                    for (int i = first; i < last; i++) work(thread, lanes[i]);
+                  }});
+    if (next_chunk >= chunks.size() && std::all_of(lanes.begin(), lanes.end(), is_idle)) return;
+    preemption.run();
+  }
 }
 
 void Encoder::check(const embedway_batch& batch) const {

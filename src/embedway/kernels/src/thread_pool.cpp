@@ -34,20 +34,31 @@ struct ThreadPool::Job {
     std::atomic<int> claimed{0};
     std::atomic<int> done{0};
   };
-  std::vector<Phase> phases;
+  const std::shared_ptr<const std::vector<Phase>> phases;
+  const size_t first_phase;
+  const std::function<bool()> stop;
   std::vector<Progress> progress;
+  std::atomic<size_t> end;  // the phase before which all threads stop
   std::mutex mutex;
   std::condition_variable phase_done;
   std::atomic<int> sleepers{0};
 
-  explicit Job(std::vector<Phase> given) : phases(std::move(given)), progress(phases.size()) {}
+  Job(std::shared_ptr<const std::vector<Phase>> given, size_t first, std::function<bool()> stop_when)
+      : phases(std::move(given)),
+        first_phase(first),
+        stop(std::move(stop_when)),
+        progress(phases->size()),
+        end(phases->size()) {}
 
   void work(int thread, int threads) {
-    for (size_t i = 0; i < phases.size(); i++) {
-      const int units = phases[i].units, claim = std::max(1, units / (threads * kClaimsPerThread));
+    for (size_t i = first_phase; i < end.load(std::memory_order_relaxed); i++) {
+      const Phase& phase = (*phases)[i];
+      const int units = phase.units, claim = std::max(1, units / (threads * kClaimsPerThread));
       for (int first; (first = progress[i].claimed.fetch_add(claim, std::memory_order_relaxed)) < units;) {
         const int last = std::min(first + claim, units);
-        phases[i].work(thread, first, last);
+        phase.work(thread, first, last);
+        // one thread decides, before the others can pass this phase
+        if (last == units && stop && stop()) end.store(i + 1, std::memory_order_relaxed);
         // in one order with `sleepers`: either this thread sees the sleeper, or the sleeper sees that the phase is done
         if (progress[i].done.fetch_add(last - first) + last - first == units && sleepers.load() > 0) {
           std::lock_guard<std::mutex> lock(mutex);
@@ -84,8 +95,11 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::run(std::vector<Phase> phases) {
-  const auto job = std::make_shared<Job>(std::move(phases));
+void ThreadPool::run(Phase phase) { run(std::make_shared<const std::vector<Phase>>(1, std::move(phase))); }
+
+size_t ThreadPool::run(const std::shared_ptr<const std::vector<Phase>>& phases, size_t first,
+                       const std::function<bool()>& stop) {
+  const auto job = std::make_shared<Job>(phases, first, stop);
   if (size_ > 1) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -99,6 +113,7 @@ void ThreadPool::run(std::vector<Phase> phases) {
     std::lock_guard<std::mutex> lock(mutex_);
     job_ = nullptr;
   }
+  return job->end;
 }
 
 void ThreadPool::serve(int thread) {

@@ -24,8 +24,11 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
 
   int size() const { return size_; }
-  // Runs all phases, in order. One caller at a time.
-  void run(std::vector<Phase> phases);
+  // Runs phases in order, from `first` on, until all are done or `stop` is true near the end of one; returns the next.
+  // One caller at a time.
+  size_t run(const std::shared_ptr<const std::vector<Phase>>& phases, size_t first = 0,
+             const std::function<bool()>& stop = {});
+  void run(Phase phase);
 
  private:
   struct Job;
