@@ -435,3 +435,16 @@ def test_others_keep_most_of_the_time_beside_few_small_requests_and_a_quarter_be
     share = large_ms / (large_ms + small_ms)
     assert share >= (0.85 if clients <= 4 else 0.24)
     assert longest_wait <= {1: 12, 4: 35, 400: 1000}[clients]
+
+
+def test_parts_of_a_long_list_wait_as_it_would_whole() -> None:
+    scheduler = preemptible(target_ms=5.0)
+    for key, lengths, whole_tokens in ((0, [50], 5000), (1, [300], 0), (2, [50], 5000), (3, [10], 0)):
+        queued = request(key, lengths)
+        queued.whole_tokens = whole_tokens
+        scheduler.add(queued)
+        assert queued.is_small == (key == 3)
+    order = []
+    while slices := scheduler.next_batch():
+        order += [key for key, _ in sequences_of(slices)]
+    assert order == [3, 1, 0, 2]

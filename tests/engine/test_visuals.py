@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.engine import parts
+from embedway.engine import parts, wire
 from embedway.engine.batch import pack, split
 from embedway.engine.client import EngineClient
+from embedway.engine.in_flight import Pending
 from embedway.engine.scheduler import BatchSlice, QueuedRequest
 from embedway.errors import ItemFailed
 from embedway.models.interface import PackedBatch
@@ -107,6 +108,7 @@ async def test_a_request_in_parts_gets_its_vectors_in_order_and_names_the_item_a
     good = with_visuals(*(([i], (visual(i),) if i % 3 else ()) for i in range(1, 30)))
     result = await client.embed(good)
     np.testing.assert_array_equal(result.vectors, expected(good))
+    assert len(model.batches) > 1
     bad = with_visuals(*(([POISON_ID if i == 20 else i], (visual(i),)) for i in range(30)))
     with pytest.raises(ItemFailed) as caught:
         await client.submit(bad)
@@ -182,3 +184,25 @@ async def test_the_neighbours_of_a_poison_item_keep_their_images(
     assert (await asyncio.gather(poison, return_exceptions=True))[0].__class__.__name__ == "ItemFailed"
     for sequences, result in zip(good, results[1:], strict=True):
         np.testing.assert_array_equal(result.vectors, expected(sequences))
+
+
+async def test_each_part_says_how_long_the_request_is(
+    client: EngineClient, address: str, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PART_BYTES", 200)
+    sent: list[wire.Embed] = []
+    message = Pending.message
+
+    def seen(pending: Pending) -> wire.Embed:
+        sent.append(message(pending))
+        return sent[-1]
+
+    monkeypatch.setattr(Pending, "message", seen)
+    start_engine(FakeModel(), address)
+    await until(lambda: client.is_ready)
+    whole = with_visuals(*(([i], (visual(i),)) for i in range(1, 20)))
+    await client.embed(whole)
+    await client.embed(with_visuals(([1], ())))
+    assert len(sent) > 2
+    assert {embed.whole_tokens for embed in sent[:-1]} == {whole.num_tokens}
+    assert sent[-1].whole_tokens == 0

@@ -14,6 +14,7 @@ from embedway.models.adapter_checkpoint import AdapterWeights
 from embedway.models.checkpoint import read_spec
 from embedway.models.dual_encoder import unit
 from embedway.models.dual_encoder_loading import load_dual_encoder
+from midst import Midst
 from texts import SENTENCES, varied_texts
 
 if TYPE_CHECKING:
@@ -155,3 +156,15 @@ def test_texts_and_images_run_on_cuda(loaded: Loaded, dtype: str, least: float) 
     batch = packed_items([*((ids, ()) for ids in loaded.ids[:4]), *(([], (visual,)) for visual in loaded.visuals)])
     for got, expected in zip(model.embed(batch), loaded.model.embed(batch), strict=True):
         assert cosine(got, expected) >= least
+
+
+def test_a_text_runs_in_the_midst_of_images_and_changes_nothing(loaded: Loaded) -> None:
+    images = packed_items([((), (visual,)) for visual in loaded.visuals])
+    texts = packed_items([(ids, ()) for ids in loaded.ids[:2]])
+    for batch, other in ((images, texts), (texts, images)):
+        alone, alone_other = loaded.model.embed(batch), loaded.model.embed(other)
+        midst = Midst(loaded.model, other)
+        np.testing.assert_allclose(midst.embed(batch), alone, rtol=1e-6)
+        assert len(midst.vectors) >= 3  # of three layers
+        for vectors in midst.vectors:
+            np.testing.assert_allclose(vectors, alone_other, rtol=1e-6)

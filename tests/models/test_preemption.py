@@ -13,11 +13,11 @@ from embedway.kernels import native
 from embedway.models.adapter_checkpoint import read_adapter
 from embedway.models.bert_config import read_encoder_config
 from embedway.models.bert_family import load_bert_family
-from embedway.models.interface import PreemptibleModel, Preemption
 from embedway.models.native_loading import load_native
 from embedway.models.packed_transformer import OneByOneTransformer, PackedTransformer
 from embedway.models.text_model import TextModel
 from embedway.models.transformers_loading import load_with_transformers
+from midst import Midst
 from packed_batches import packed, random_sequences
 from peft_folders import peft_folder
 
@@ -26,14 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeAlias
 
-    import numpy.typing as npt
-
     from embedway.model_spec import ModelSpec
-    from embedway.models.interface import EmbeddingModel, PackedBatch
+    from embedway.models.interface import EmbeddingModel
 
     Load: TypeAlias = Callable[[ModelSpec], EmbeddingModel | None]
-
-NEVER = np.iinfo(np.int64).max
 
 
 def in_library(spec: ModelSpec) -> EmbeddingModel | None:
@@ -64,29 +60,6 @@ of_every_kind = pytest.mark.parametrize(
         (with_transformers, "deberta-v2"),
     ],
 )
-
-
-class Midst:
-    """Runs a batch in the midst of another as often as the model allows."""
-
-    def __init__(self, model: EmbeddingModel, other: PackedBatch) -> None:
-        assert isinstance(model, PreemptibleModel)
-        self.model, self.other = model, other
-        self.vectors: list[npt.NDArray[np.float32]] = []
-        self.at = np.full(1, NEVER)
-        model.allow_preemption(Preemption(self.at, self._run))
-
-    def embed(self, batch: PackedBatch) -> npt.NDArray[np.float32]:
-        self.at[0] = 0
-        try:
-            return self.model.embed(batch)
-        finally:
-            self.at[0] = NEVER
-
-    def _run(self) -> None:
-        self.at[0] = NEVER
-        self.vectors.append(self.model.embed(self.other))
-        self.at[0] = 0
 
 
 @of_every_kind

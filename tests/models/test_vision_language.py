@@ -18,6 +18,7 @@ from embedway.models.mrope import RotaryPositions
 from embedway.models.patches import patch_grid, patches_of
 from embedway.models.transformers_loading import quiet_transformers
 from embedway.models.vision_language import VisionLanguageModel
+from midst import Midst
 from peft_folders import peft_folder, quiet_peft
 from vl_checkpoints import FAMILIES, random_visual, tiny_vl_spec
 
@@ -284,3 +285,16 @@ def test_images_videos_and_texts_run_on_cuda(loaded: Loaded, dtype: str, least: 
     items = samples(loaded.spec)
     got, expected = model.embed(packed_items(items)), loaded.ours.embed(packed_items(items))
     assert min(map(cosine, got, expected)) >= least
+
+
+def test_a_text_runs_in_the_midst_of_an_image_and_changes_nothing(loaded: Loaded) -> None:
+    assert loaded.spec.vision is not None
+    visual = random_visual(loaded.spec.vision, "image", 1, 3, 2)
+    image = packed_items([item(loaded.spec, visual), item(loaded.spec, seed=2)])
+    text = packed_items([item(loaded.spec, seed=3)])
+    alone, alone_text = loaded.ours.embed(image), loaded.ours.embed(text)
+    midst = Midst(loaded.ours, text)
+    np.testing.assert_allclose(midst.embed(image), alone, rtol=1e-5, atol=1e-7)
+    assert len(midst.vectors) >= 2 + 3  # of the tower's layers, and the decoder's
+    for vectors in midst.vectors:
+        np.testing.assert_allclose(vectors, alone_text, rtol=1e-5, atol=1e-7)

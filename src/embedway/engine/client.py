@@ -97,7 +97,8 @@ class EngineClient:
         told, or none. Who cancels the future abandons the request. Raises EngineNotReady.
         """
         if sequences.visuals and (parts := parts_of(sequences)) is not None:
-            return asyncio.ensure_future(self._submit_parts(parts, terms))
+            whole = replace(terms, whole_tokens=sequences.num_tokens)
+            return asyncio.ensure_future(self._submit_parts(parts, whole))
         return self._submit(sequences, terms)
 
     async def _submit_parts(self, parts: Iterable[PackedSequences], terms: Terms) -> EmbedResult:

@@ -69,6 +69,7 @@ def engine_request(client: int, message: wire.Embed) -> EngineRequest:
         request_id=message.request_id,
         arrived_at=time.monotonic(),
         fresh=message.fresh,
+        whole_tokens=message.whole_tokens,
     )
     if message.timeout_ms is not None:
         request.expires_at = request.arrived_at + message.timeout_ms / 1000

@@ -41,6 +41,8 @@ class Terms:
     """Whose it is, for engines that keys share"""
     fresh: bool = False
     """The model runs for it, whatever was computed before"""
+    whole_tokens: int = 0
+    """Of the request that it is a part of; 0 where it is whole"""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +83,7 @@ class Pending:
             timeout_ms,
             terms.fresh,
             terms.key_number,
+            terms.whole_tokens,
         )
 
     def resolve(self, result: EmbedResult) -> None:

@@ -61,6 +61,8 @@ class QueuedRequest:
     priority: int = 0
     key_number: int = 0
     """Of the API key it came with"""
+    whole_tokens: int = 0
+    """Of the request that it is a part of, which has its turn as one; 0 where it is whole"""
     adapters: tuple[PreparedAdapter, ...] = ()
     """Held for as long as the request lives: what is unloaded meanwhile serves it still"""
     adapter_indices: npt.NDArray[np.int32] | None = None
@@ -87,7 +89,7 @@ class QueuedRequest:
 
     @property
     def is_small(self) -> bool:
-        return len(self.token_ids) <= SMALL_REQUEST_TOKENS
+        return max(len(self.token_ids), self.whole_tokens) <= SMALL_REQUEST_TOKENS
 
 
 def sum_of_squares(lengths: npt.NDArray[np.int32]) -> float:
@@ -214,7 +216,7 @@ class Scheduler(Generic[RequestT]):
     def add(self, request: RequestT) -> None:
         """Queue a request of at least one sequence. Its key must not be in the queue."""
         costs = self.time_model.coefficients
-        work_ms = costs.variable(request.num_waiting_tokens, request.num_waiting_squares)
+        work_ms = costs.variable(max(request.num_waiting_tokens, request.whole_tokens), request.num_waiting_squares)
         small_ms = costs.variable(SMALL_REQUEST_TOKENS, SMALL_REQUEST_TOKENS**2)
         self._queue.add(request, max(work_ms, LEAST_MS), small_ms=max(small_ms, LEAST_MS))
         self._queued_tokens += request.num_waiting_tokens

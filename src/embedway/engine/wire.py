@@ -112,6 +112,8 @@ class Embed(msgspec.Struct, array_like=True, frozen=True):
     """Nothing that was computed for others is to answer it: it asks whether the model works"""
     key_number: int = 0
     """Whose it is: `api_keys.ApiKeys` numbers them"""
+    whole_tokens: int = 0
+    """Of the request that it is a part of; 0 where it is whole"""
 
 
 class Requests(msgspec.Struct, tag="requests", array_like=True, frozen=True):

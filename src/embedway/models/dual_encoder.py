@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from embedway.models.adapter_checkpoint import AdapterWeights
     from embedway.models.dense import Dense
     from embedway.models.image_tower import ImageTower
-    from embedway.models.interface import PackedBatch, PreparedAdapter
+    from embedway.models.interface import PackedBatch, Preemption, PreparedAdapter
     from embedway.models.text_tower import TextTower
     from embedway.visual import Visual
 
@@ -64,7 +64,7 @@ def merged(vectors: Floats) -> Floats:
 
 
 class DualEncoder:
-    """Implements `interface.EmbeddingModel`."""
+    """Implements `interface.EmbeddingModel`, and on a CPU `interface.PreemptibleModel`."""
 
     def __init__(
         self, text_tower: TextTower, image_tower: ImageTower, dense: Sequence[Dense], *, dimension: int, backend: str
@@ -92,6 +92,9 @@ class DualEncoder:
     def make_adapter(self, weights: AdapterWeights) -> PreparedAdapter:
         """Always raises AdapterRefused."""
         raise AdapterRefused(adapter=weights.name, problem="a model with a tower for images takes none")
+
+    def allow_preemption(self, preemption: Preemption) -> None:
+        self.text_tower.tower.make_way = self.image_tower.tower.make_way = preemption.make_way
 
     def _visual_vectors(self, visuals: Sequence[Visual]) -> list[Floats]:
         """One a visual, [dimension] each"""

@@ -21,7 +21,7 @@ from embedway.models.packed_rows import ROW_MULTIPLE, num_spare_rows
 from embedway.models.patches import patch_grid, patches_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
     from transformers import PreTrainedModel
@@ -41,10 +41,13 @@ def tower_attention(
     *,
     tower_layouts: Mapping[nn.Module, PackedLayout],
     scaling: float | None = None,
+    make_way: Callable[[], None] | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface as in `packed_attention`, without a direction, by each module's own layout."""
     assert attention_mask is None
+    if make_way is not None:
+        make_way()
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return varlen_attention(q, k, v, tower_layouts[module], scale=scaling)[None], None
 
@@ -73,6 +76,7 @@ class VisionTower:
         blocks = model.get_submodule("blocks").children()
         self.attentions = [block.get_submodule("attn") for block in blocks]
         self.window_size: int | None = getattr(model.config, "window_size", None)
+        self.make_way: Callable[[], None] | None = None
         self.full_layers = frozenset(getattr(model.config, "fullatt_block_indexes", range(len(self.attentions))))
 
     def features(self, visuals: Sequence[Visual]) -> VisualFeatures:
@@ -85,7 +89,8 @@ class VisionTower:
         if spare:  # an image of its own, which no other sees
             patches = torch.cat([patches, patches.new_zeros(spare, patches.shape[1])])
             grids = torch.cat([grids, torch.tensor([[1, pixels.merge_size, spare // pixels.merge_size]])])
-        output = self.model(patches, grid_thw=grids.to(device), **self._attention_of(grids, num_patches, len(patches)))
+        attention = self._attention_of(grids, num_patches, len(patches))
+        output = self.model(patches, grid_thw=grids.to(device), make_way=self.make_way, **attention)
         count = num_patches // pixels.merge_size**2
         deepstack = getattr(output, "deepstack_features", None) or ()
         return VisualFeatures(output.pooler_output[:count], tuple(layer[:count] for layer in deepstack))

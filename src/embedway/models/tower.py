@@ -13,6 +13,8 @@ import torch
 from embedway.models.attention import varlen_attention
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from embedway.models.attention import PackedLayout
     from embedway.models.cpu_linear import FusedActivation
     from embedway.models.dual_encoder_config import TowerShape
@@ -89,6 +91,7 @@ class Tower:
     def __init__(self, weights: TowerWeights, name: str, shape: TowerShape) -> None:
         self.dtype, self.num_heads = weights.dtype, shape.num_heads
         self.attend: Attention = varlen_attention
+        self.make_way: Callable[[], None] | None = None
         self.layers = [load_layer(weights, f"{name}.encoder.layers.{i}", shape) for i in range(shape.num_layers)]
 
     def __call__(
@@ -99,6 +102,8 @@ class Tower:
         `pooled` (int64 [n]): only these rows are wanted, [n, hidden]; the last layer then does the rest for them alone.
         """
         for layer in self.layers:
+            if self.make_way is not None:
+                self.make_way()
             mixed = self._attended(layer, hidden, layout, causal=causal)
             if pooled is not None and layer is self.layers[-1]:
                 hidden, mixed = hidden[pooled], mixed[pooled]

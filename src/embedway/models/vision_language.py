@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from embedway.models.adapter_checkpoint import AdapterWeights
     from embedway.models.attention import PackedLayout
     from embedway.models.dense import Dense
-    from embedway.models.interface import PackedBatch
+    from embedway.models.interface import PackedBatch, Preemption
     from embedway.models.torch_adapter import TorchAdapter
 
 DECODER = "language_model"
@@ -84,7 +84,7 @@ class VisionLanguageEncoder:
 
 
 class VisionLanguageModel:
-    """Implements `interface.EmbeddingModel`."""
+    """Implements `interface.EmbeddingModel`, and on a CPU `interface.PreemptibleModel`."""
 
     def __init__(
         self,
@@ -113,6 +113,9 @@ class VisionLanguageModel:
     def make_adapter(self, weights: AdapterWeights) -> TorchAdapter:
         """For the decoder alone: raises AdapterRefused for an adapter that changes the tower."""
         return make_adapter(weights, self.encoder.decoder.model, own_prefix=DECODER)
+
+    def allow_preemption(self, preemption: Preemption) -> None:
+        self.encoder.tower.make_way = self.encoder.decoder.make_way = preemption.make_way
 
 
 def part(model: PreTrainedModel, name: str) -> PreTrainedModel:
