@@ -8,6 +8,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from embedway.engine.batch_time_model import BatchTime, BatchTimeModel
 from embedway.engine.coalescing import Coalescing
 from embedway.engine.engine_request import EngineRequest
@@ -19,10 +21,11 @@ from embedway.engine.running_batch import RunningBatch
 from embedway.engine.scheduler import Scheduler
 from embedway.engine.sequence_key import sequence_keys
 from embedway.engine.vector_cache import VectorCache
+from embedway.errors import ItemFailed, NonFiniteVector, ServerFault
 from embedway.models.interface import EmbeddingModel
 from embedway.observability.engine_metrics import EngineMetrics
 from fake_device import SECONDS
-from fake_model import DIMENSION
+from fake_model import DIMENSION, MEMORY_ID, NAN_ID, POISON_ID, fake_vector
 from running_engine import to_engine
 
 
@@ -77,3 +80,19 @@ class LoopOfTest:
 
     def answered(self) -> EngineRequest:
         return self.answers.get(timeout=SECONDS)
+
+
+def assert_own_answer(request: EngineRequest, sequences: Sequence[Sequence[int]]) -> None:
+    """It has its own vectors, or the fault of its first sequence at fault."""
+    faults = [(i, fault) for i, ids in enumerate(sequences) if (fault := fault_of(ids)) is not None]
+    assert request.fault == (faults[0] if faults else None)
+    if not faults:
+        assert request.vectors is not None
+        np.testing.assert_array_equal(request.vectors, [fake_vector(ids) for ids in sequences])
+
+
+def fault_of(ids: Sequence[int]) -> type[ServerFault] | None:
+    """FakeModel's."""
+    if POISON_ID in ids or MEMORY_ID in ids:
+        return ItemFailed
+    return NonFiniteVector if NAN_ID in ids else None

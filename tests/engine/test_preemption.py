@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,15 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedway.engine import run_loop
-from embedway.engine.engine_request import EngineRequest
 from embedway.engine.guarded_queue import NEVER
 from embedway.engine.running_batch import read_running
 from embedway.engine.scheduler import SMALL_REQUEST_TOKENS
 from embedway.errors import ItemFailed, NonFiniteVector, ServerFault
 from embedway.models.interface import PackedBatch, Preemption
 from fake_device import SECONDS
-from fake_model import NAN_ID, POISON_ID, FakeModel, fake_vector
-from loop_of_test import LoopOfTest
+from fake_model import NAN_ID, POISON_ID, FakeModel
+from loop_of_test import LoopOfTest, assert_own_answer
 from running_engine import to_engine
 
 LARGE = list(range(SMALL_REQUEST_TOKENS + 1))
@@ -69,12 +68,6 @@ def loop_of(model: FakeModel, path: Path | None = None, *, cache: int = 0) -> Lo
     return LoopOfTest(model, path, max_batch_tokens=MOST_TOKENS, cache=cache)
 
 
-def assert_own_vectors(request: EngineRequest, sequences: Sequence[Sequence[int]]) -> None:
-    assert request.fault is None
-    assert request.vectors is not None
-    np.testing.assert_array_equal(request.vectors, [fake_vector(ids) for ids in sequences])
-
-
 def test_a_small_request_does_not_wait_for_the_batch_that_runs() -> None:
     gate = Gate()
     model = Layered(gate)
@@ -85,9 +78,9 @@ def test_a_small_request_does_not_wait_for_the_batch_that_runs() -> None:
         gate.open()
         answered = [loop.answered() for _ in range(3)]
     assert [request.request_id for request in answered] == [small, other, *large]
-    assert_own_vectors(answered[0], [[1, 2]])
-    assert_own_vectors(answered[1], [[3], [4]])
-    assert_own_vectors(answered[2], [LARGE, LARGE[1:]])
+    assert_own_answer(answered[0], [[1, 2]])
+    assert_own_answer(answered[1], [[3], [4]])
+    assert_own_answer(answered[2], [LARGE, LARGE[1:]])
     assert [batch.num_sequences for batch in model.batches] == [3, 2]
 
 
@@ -98,8 +91,8 @@ def test_a_large_request_waits_for_the_batch_that_runs() -> None:
         gate.wait_for_a_batch()
         loop.add([LARGE[1:], [5]])
         gate.open()
-        assert_own_vectors(loop.answered(), [LARGE])
-        assert_own_vectors(loop.answered(), [LARGE[1:], [5]])
+        assert_own_answer(loop.answered(), [LARGE])
+        assert_own_answer(loop.answered(), [LARGE[1:], [5]])
 
 
 def test_a_small_request_does_not_stop_a_batch_of_small_ones() -> None:
@@ -161,7 +154,7 @@ def test_a_fault_stays_with_the_request_that_caused_it(
         first, second = loop.answered(), loop.answered()
     at_fault, other, other_ids = (first, second, large) if is_small_at_fault else (second, first, small)
     assert at_fault.fault == (0, fault)
-    assert_own_vectors(other, [other_ids])
+    assert_own_answer(other, [other_ids])
 
 
 def test_a_small_request_that_equals_a_sequence_of_the_batch_takes_its_vector() -> None:
@@ -174,9 +167,9 @@ def test_a_small_request_that_equals_a_sequence_of_the_batch_takes_its_vector() 
         gate.open()
         answered = [loop.answered() for _ in range(3)]
     assert [batch.num_sequences for batch in model.batches] == [1, 2]
-    assert_own_vectors(answered[0], [[3]])
+    assert_own_answer(answered[0], [[3]])
     for request in answered[1:]:
-        assert_own_vectors(request, [LARGE, [1, 2]] if request.request_id == 1 else [[1, 2]])
+        assert_own_answer(request, [LARGE, [1, 2]] if request.request_id == 1 else [[1, 2]])
 
 
 def test_what_goes_wrong_in_between_ends_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,12 +251,12 @@ def test_every_request_gets_its_own_vectors_or_the_fault_of_its_own_sequence(
     requests: list[list[list[int]]], arriving: list[list[list[int]]], has_cache: bool
 ) -> None:
     """Some come between the layers of others."""
-    left = list(enumerate(arriving))
+    left = list(arriving)
     wanted: dict[int, list[list[int]]] = {}
 
     def one_comes() -> None:
         if left:
-            _, sequences = left.pop()
+            sequences = left.pop()
             wanted.update(zip(loop.add(sequences), [sequences], strict=True))
 
     loop = loop_of(Layered(one_comes, layers=4), cache=2**16 if has_cache else 0)
@@ -274,15 +267,4 @@ def test_every_request_gets_its_own_vectors_or_the_fault_of_its_own_sequence(
             answered.append(loop.answered())
     assert loop.answers.empty()
     for request in answered:
-        own = wanted.pop(request.request_id)
-        faults = [(i, fault_of(ids)) for i, ids in enumerate(own) if fault_of(ids) is not None]
-        if faults:
-            assert request.fault == faults[0]
-        else:
-            assert_own_vectors(request, own)
-
-
-def fault_of(ids: Sequence[int]) -> type[ServerFault] | None:
-    if POISON_ID in ids:
-        return ItemFailed
-    return NonFiniteVector if NAN_ID in ids else None
+        assert_own_answer(request, wanted.pop(request.request_id))

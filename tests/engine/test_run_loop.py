@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedway.engine.running_batch import read_running
-from embedway.errors import ItemFailed, NonFiniteVector
 from embedway.models.interface import PackedBatch
 from fake_device import SECONDS, Device
-from fake_model import MEMORY_ID, NAN_ID, POISON_ID, fake_vector
-from loop_of_test import LoopOfTest
+from fake_model import MEMORY_ID, NAN_ID, POISON_ID
+from loop_of_test import LoopOfTest, assert_own_answer
 from running_engine import to_engine
 
 
@@ -92,8 +91,7 @@ def test_an_equal_sequence_takes_the_vector_of_the_batch_that_runs(tmp_path: Pat
         answered = [loop.answered(), loop.answered()]
         assert {request.request_id for request in answered} == {first, second}
         for request in answered:
-            assert request.vectors is not None
-            np.testing.assert_array_equal(request.vectors, [fake_vector([1, 2])])
+            assert_own_answer(request, [[1, 2]])
         two = device.next_launch()
         assert two.sequences == [[3, 4]]
         two.end.set()
@@ -127,11 +125,7 @@ def test_every_request_gets_its_own_vectors_or_the_fault_of_its_own_sequence(
     with loop, ending(device):
         answered = sorted((loop.answered() for _ in requests), key=lambda request: request.request_id)
     for request, own in zip(answered, requests, strict=True):
-        faults = [(i, fault_of(ids)) for i, ids in enumerate(own) if fault_of(ids) is not None]
-        assert request.fault == (faults[0] if faults else None)
-        if not faults:
-            assert request.vectors is not None
-            np.testing.assert_array_equal(request.vectors, [fake_vector(ids) for ids in own])
+        assert_own_answer(request, own)
 
 
 @contextlib.contextmanager
@@ -147,12 +141,6 @@ def ending(device: Device) -> Generator[None]:
     yield
     device.launches.put(None)
     thread.join()
-
-
-def fault_of(ids: Sequence[int]) -> type[ItemFailed | NonFiniteVector] | None:
-    if POISON_ID in ids or MEMORY_ID in ids:
-        return ItemFailed
-    return NonFiniteVector if NAN_ID in ids else None
 
 
 class LostDevice(Device):

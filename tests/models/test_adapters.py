@@ -14,22 +14,18 @@ from peft import LoraConfig
 
 from checkpoints import tiny_checkpoint, tiny_spec
 from embedway.errors import AdapterRefused
-from embedway.kernels import native
 from embedway.kernels.native_adapter import LowRank
 from embedway.models import bert_family, cpu_linear
 from embedway.models.adapter_checkpoint import read_adapter
 from embedway.models.architectures import load_model
 from embedway.models.bert_config import read_encoder_config
 from embedway.models.bert_family import load_bert_family
-from embedway.models.bert_weights import read_weights
-from embedway.models.native_loading import load_native
-from embedway.models.native_model import NativeModel
 from embedway.models.packed_transformer import PackedTransformer
-from embedway.models.reference_encoder import ReferenceEncoder
 from embedway.models.text_model import TextModel
 from embedway.models.torch_adapter import Change, TorchAdapter
 from embedway.models.transformer_adapter import changed_linears, make_adapter
 from embedway.models.transformers_loading import load_with_transformers
+from model_loaders import in_library, in_numpy, in_torch, needs_library, with_transformers
 from packed_batches import packed, random_sequences
 from peft_folders import cosines, peft_folder, peft_vectors, save_random_adapter
 
@@ -46,30 +42,6 @@ EXACT = 0.99999
 LENGTHS = [3, 17, 1, 40, 12, 17, 60, 5, 26]
 
 
-def in_library(spec: ModelSpec) -> EmbeddingModel | None:
-    config = read_encoder_config(spec)
-    assert config is not None
-    return load_native(spec, config, dtype="float32", threads=1)
-
-
-def in_numpy(spec: ModelSpec) -> EmbeddingModel:
-    config = read_encoder_config(spec)
-    assert config is not None
-    encoder = ReferenceEncoder(config.shape, read_weights(spec, config))
-    return NativeModel(spec, config, encoder, (), dtype="float32", backend="numpy")
-
-
-def in_torch(spec: ModelSpec) -> EmbeddingModel | None:
-    config = read_encoder_config(spec)
-    assert config is not None
-    return load_bert_family(spec, config, dtype="float32", device="cpu", threads=1)
-
-
-def with_transformers(spec: ModelSpec) -> EmbeddingModel:
-    return load_with_transformers(spec, dtype="float32", device="cpu", threads=1)
-
-
-needs_library = pytest.mark.skipif(not native.gemm_types(), reason="the native library is not built")
 native_way = pytest.param(in_library, marks=needs_library)
 BERTS: dict[str, list[str] | str] = {
     "bert": ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],

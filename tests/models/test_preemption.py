@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,15 +10,11 @@ import pytest
 from peft import LoraConfig
 
 from checkpoints import tiny_checkpoint, tiny_spec
-from embedway.kernels import native
 from embedway.models.adapter_checkpoint import read_adapter
-from embedway.models.bert_config import read_encoder_config
-from embedway.models.bert_family import load_bert_family
-from embedway.models.native_loading import load_native
 from embedway.models.packed_transformer import OneByOneTransformer, PackedTransformer
 from embedway.models.text_model import TextModel
-from embedway.models.transformers_loading import load_with_transformers
 from midst import Midst
+from model_loaders import in_library, in_torch, needs_library, with_transformers
 from packed_batches import packed, random_sequences
 from peft_folders import peft_folder
 
@@ -32,27 +29,10 @@ if TYPE_CHECKING:
     Load: TypeAlias = Callable[[ModelSpec], EmbeddingModel | None]
 
 
-def in_library(spec: ModelSpec) -> EmbeddingModel | None:
-    config = read_encoder_config(spec)
-    assert config is not None
-    return load_native(spec, config, dtype="float32", threads=2)
-
-
-def in_torch(spec: ModelSpec) -> EmbeddingModel | None:
-    config = read_encoder_config(spec)
-    assert config is not None
-    return load_bert_family(spec, config, dtype="float32", device="cpu", threads=1)
-
-
-def with_transformers(spec: ModelSpec) -> EmbeddingModel:
-    return load_with_transformers(spec, dtype="float32", device="cpu", threads=1)
-
-
-needs_library = pytest.mark.skipif(not native.instruction_sets(), reason="the native library was not compiled here")
 of_every_kind = pytest.mark.parametrize(
     ("load", "family"),
     [
-        pytest.param(in_library, "bert", marks=needs_library),
+        pytest.param(partial(in_library, threads=2), "bert", marks=needs_library),
         (in_torch, "bert"),
         (in_torch, "mpnet"),
         (with_transformers, "modernbert"),

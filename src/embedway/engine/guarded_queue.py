@@ -85,14 +85,14 @@ class GuardedQueue:
         with self._changed:
             now = time.monotonic()
             self._drop_expired(now)
-            slices = self._scheduler.small_batch()
-            self._taken(slices, now)
-            if not slices:
+            if slices := self._scheduler.small_batch():
+                self._taken(slices, now)
+            else:
                 self.preempt_at[0] = NEVER  # until more comes
             return slices
 
     def _taken(self, slices: list[BatchSlice[EngineRequest]], now: float) -> None:
-        if slices and slices[0].request.is_small:
+        if slices[0].request.is_small:
             self._small_from = now + self._scheduler.rest_ms / 1000
         self._set_alarm()
 

@@ -178,8 +178,6 @@ class Scheduler(Generic[RequestT]):
         self._is_preemptible = is_preemptible
         self._preemptible_from: float = math.inf
         """The priority from which on small requests may run in the midst of the batch that `next_batch` gave last"""
-        self._batch_ms = 0.0
-        """Predicted time of the last batch"""
         self.rest_ms = 0.0
         """After a batch of small requests was begun: how long the next one is to be held, if others wait. Zero where no
         batch can make way for it."""
@@ -265,23 +263,23 @@ class Scheduler(Generic[RequestT]):
         room = Room(self._max_batch_tokens, self.limit_ms - costs.fixed, costs)
         slices: list[BatchSlice[RequestT]] = []
         self._queue.served(costs.fixed)
-        self._batch_ms = costs.fixed
+        batch_ms = costs.fixed
         small_alone = self._is_preemptible or costs.fixed <= MAX_FIXED_SHARE * self._target_ms
         only_small, only_large = request.is_small and small_alone, not request.is_small and self._is_preemptible
         following: RequestT | None = request
         while following is not None and (following.is_small or not only_small):
             if room.take(following.num_waiting_tokens, following.num_waiting_squares):
-                slices.append(self._take(following, following.num_sequences))
+                batch_ms += self._take(slices, following, following.num_sequences)
                 following = self._queue.first(large=only_large)
                 continue
             stop = following.num_scheduled + room.num_that_fit(following.lengths[following.num_scheduled :])
             if not slices:
                 stop = max(stop, following.num_scheduled + 1)  # a sequence that no batch has room for runs by itself
             if stop > following.num_scheduled:
-                slices.append(self._take(following, stop))
+                batch_ms += self._take(slices, following, stop)
             break
         if request.is_small and self._is_preemptible:
-            self.rest_ms = self._rest_after(self._batch_ms)
+            self.rest_ms = self._rest_after(batch_ms)
         return slices
 
     def _rest_after(self, batch_ms: float) -> float:
@@ -291,9 +289,10 @@ class Scheduler(Generic[RequestT]):
         one_ms = self.time_model.coefficients.predict(SMALL_REQUEST_TOKENS, SMALL_REQUEST_TOKENS**2)
         return batch_ms + min(REST_PER_MS * batch_ms, max(REST_OF_TARGET * self._target_ms, one_ms))
 
-    def _take(self, request: RequestT, stop: int) -> BatchSlice[RequestT]:
-        """Count the sequences up to `stop` as scheduled."""
+    def _take(self, slices: list[BatchSlice[RequestT]], request: RequestT, stop: int) -> float:
+        """Add the sequences up to `stop` to a batch, and count them as scheduled; the milliseconds that they add."""
         piece = BatchSlice(request, request.num_scheduled, stop)
+        slices.append(piece)
         request.num_scheduled = stop
         num_tokens, num_squares = request.num_waiting_tokens, request.num_waiting_squares
         if stop == request.num_sequences:
@@ -306,9 +305,8 @@ class Scheduler(Generic[RequestT]):
         self._queued_tokens -= num_tokens
         milliseconds = self.time_model.coefficients.variable(num_tokens, num_squares)
         self._ms_since_small += milliseconds
-        self._batch_ms += milliseconds
         self._queue.served(milliseconds)
-        return piece
+        return milliseconds
 
     def _remove(self, request: RequestT) -> None:
         self._queue.remove(request)
