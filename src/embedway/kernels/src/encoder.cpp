@@ -126,7 +126,7 @@ void Encoder::run(const embedway_batch& batch, const Preemption& given, float* o
   for (Buffer& scratch : scratch_) scratch.reserve(kernels_.attention_scratch(longest, size, size));
   if (plan.is_shared) {
     reserve(lanes[0].space, rows, shrunk_row);
-    run_shared(plan.chunks[0], lanes[0], batch, preemption, out);
+    run_shared(plan.chunks[0], lanes[0].space, batch, preemption, out);
   } else {
     for (Lane& lane : lanes) reserve(lane.space, rows, shrunk_row);
     run_chunks(plan.chunks, lanes, batch, preemption, out);
@@ -134,9 +134,9 @@ void Encoder::run(const embedway_batch& batch, const Preemption& given, float* o
 }
 
 // All threads on each phase of the one chunk.
-void Encoder::run_shared(const Chunk& chunk, Lane& lane, const embedway_batch& batch, const Preemption& preemption,
-                         float* out) {
-  const auto phases = std::make_shared<const std::vector<Phase>>(this->phases(chunk, lane.space, batch, out));
+void Encoder::run_shared(const Chunk& chunk, const Workspace& space, const embedway_batch& batch,
+                         const Preemption& preemption, float* out) {
+  const auto phases = std::make_shared<const std::vector<Phase>>(this->phases(chunk, space, batch, out));
   const auto stop = [preemption] { return preemption.is_due(); };
   for (size_t next = 0; (next = threads_.run(phases, next, stop)) < phases->size();) preemption.run();
 }

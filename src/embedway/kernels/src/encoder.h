@@ -64,7 +64,7 @@ class Encoder {
   void check(const embedway_batch& batch) const;
   PackedLinear pack(const float* weight, const float* bias, int out_features, int in_features);
   void reserve(Workspace& space, int rows, int shrunk_row) const;
-  void run_shared(const Chunk& chunk, Lane& lane, const embedway_batch& batch, const Preemption& preemption,
+  void run_shared(const Chunk& chunk, const Workspace& space, const embedway_batch& batch, const Preemption& preemption,
                   float* out);
   void run_chunks(const std::vector<Chunk>& chunks, std::vector<Lane>& lanes, const embedway_batch& batch,
                   const Preemption& preemption, float* out);
