@@ -15,6 +15,7 @@ from embedway.engine import replica, wire
 from embedway.engine.client import EmbedResult, EngineClient, Terms
 from embedway.engine.engine_request import engine_request
 from embedway.engine.guarded_queue import SPARE_EXPIRIES, GuardedQueue
+from embedway.engine.in_flight import RESOLVED_AT_ONCE
 from embedway.engine.loop import Engine, EngineIdentity
 from embedway.engine.replica import Replica
 from embedway.engine.scheduler import Scheduler
@@ -292,6 +293,35 @@ async def test_a_batch_s_answers_come_back_in_one_message_with_each_request_s_ow
         else:
             assert isinstance(result, EmbedResult)
             np.testing.assert_array_equal(result.vectors, [fake_vector([n]), fake_vector([n, n])])
+
+
+async def test_a_long_batch_s_answers_are_given_out_turn_by_turn(
+    client: EngineClient, address: str, start_engine: StartEngine
+) -> None:
+    model = GatedModel()
+    start_engine(model, address)
+    await until(lambda: client.is_ready)
+    blocker = client.submit(packed([9]))
+    await until(model.has_begun.is_set)
+    answers = [client.submit(packed([n])) for n in range(1, 2 * RESOLVED_AT_ONCE + 2)]
+    await until(lambda: queued(client) == len(answers))
+    answers[0].add_done_callback(lambda _: answers[-1].cancel())  # whose vectors are there already
+    num_done = [0]
+
+    def count() -> None:
+        num_done.append(sum(answer.done() for answer in answers))
+        if num_done[-1] < len(answers):
+            asyncio.get_running_loop().call_soon(count)
+
+    count()
+    model.gate.set()
+    await blocker
+    results = await asyncio.gather(*answers, return_exceptions=True)
+    assert RESOLVED_AT_ONCE <= max(np.diff(num_done)) <= RESOLVED_AT_ONCE + 1
+    assert isinstance(results.pop(), asyncio.CancelledError)
+    for n, result in enumerate(results, start=1):
+        assert isinstance(result, EmbedResult)
+        np.testing.assert_array_equal(result.vectors, [fake_vector([n])])
 
 
 async def test_the_status_shows_what_batches_took_and_how_well_that_was_predicted(

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from embedway.engine.batch import num_squares, pack
 from embedway.engine.batch_time_model import BatchTime, BatchTimeModel, Coefficients
 from embedway.engine.scheduler import (
+    BACKLOG_PER_BATCH,
+    MAX_BACKLOG_TARGET,
     MAX_FIXED_SHARE,
     SMALL_MEMORY_MS,
     SMALL_REQUEST_TOKENS,
@@ -166,7 +168,8 @@ def test_a_batch_that_is_full_is_no_larger_for_what_comes_after(
         return scheduler
 
     some, more = (tokens_of(scheduler_of(count).next_batch()) for count in (len(lengths) - 1, len(lengths)))
-    assert not scheduler_of(len(lengths) - 1).fills_a_batch or some == more
+    is_backlog = is_timed and sum(map(len, lengths)) > BACKLOG_PER_BATCH * budget  # which makes longer batches
+    assert not scheduler_of(len(lengths) - 1).fills_a_batch or some == more or is_backlog
     spare = sum(map(len, lengths)) - budget
     assert spare == 0 or scheduler_of(len(lengths)).fills_a_batch == (spare > 0)
 
@@ -222,6 +225,22 @@ def test_small_requests_keep_their_order_and_fill_batches_where_nobody_else_wait
         order += sequences_of(slices)
         assert scheduler.limit_ms == 20
     assert order == [(key, 0) for key in range(len(lengths))]
+
+
+@given(st.integers(1, 3000), st.booleans())
+def test_a_backlog_of_small_requests_makes_longer_batches_and_none_beside_others(count: int, preemptible: bool) -> None:
+    """Each waits for eight such batches at least, whether they are longer or not."""
+    scheduler = Scheduler[QueuedRequest](
+        max_batch_tokens=10_000, target_ms=20.0, time_model=timed(0.01, 0.1), is_preemptible=preemptible
+    )
+    for key in range(count):
+        scheduler.add(request(key, [10]))
+    limit = min(max(20.0, count / BACKLOG_PER_BATCH), 20.0 * MAX_BACKLOG_TARGET)
+    assert scheduler.limit_ms == pytest.approx(limit, rel=0.01)
+    scheduler.add(request(-1, [100]))
+    assert scheduler.limit_ms <= 20
+    assert scheduler.cancel(-1)
+    assert tokens_of(scheduler.next_batch()) == pytest.approx(min(10 * count, 10 * limit), abs=20)
 
 
 def test_where_a_batch_of_their_own_is_dear_small_requests_share_one() -> None:

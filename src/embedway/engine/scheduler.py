@@ -31,6 +31,11 @@ SMALL_REQUEST_TOKENS = 64
 """A request of at most so many tokens is small: a query, whose sender waits for it."""
 LEAST_MS = 1e-6
 """Of a request's work, as long as the time model has learned nothing"""
+BACKLOG_PER_BATCH = 8.0
+MAX_BACKLOG_TARGET = 4.0
+"""Where nothing but small requests waits, a batch may last for an eighth of their work, up to so many times the target:
+by then all of them wait for far longer than for a batch, and so do those that come. Where more queries come than can
+be answered, more of them are: what surrounds a batch costs most where the cores have the others to refuse."""
 TARGET_BESIDE_SMALL = 0.5
 """Part of the target time while small requests are about: they wait for the batch that runs."""
 SMALL_MEMORY_MS = 500.0
@@ -193,9 +198,8 @@ class Scheduler(Generic[RequestT]):
 
     @property
     def fills_a_batch(self) -> bool:
-        """Whether the next batch would be no larger if more came."""
-        full_ms = self.time_model.coefficients.predict(self._queued_tokens, 0)
-        return self._queued_tokens >= self._max_batch_tokens or full_ms >= self.limit_ms
+        """Whether the next batch would be no larger if a little more came."""
+        return self._queued_tokens >= self._max_batch_tokens or self._queued_ms >= self.limit_ms
 
     @property
     def limit_ms(self) -> float:
@@ -204,7 +208,14 @@ class Scheduler(Generic[RequestT]):
         are_others_queued = self._num_small < len(self._queue)
         is_short = is_small_about and are_others_queued and not self._is_preemptible
         target = self._target_ms * TARGET_BESIDE_SMALL if is_short else self._target_ms
+        if not are_others_queued:
+            target = max(target, min(self._queued_ms / BACKLOG_PER_BATCH, self._target_ms * MAX_BACKLOG_TARGET))
         return max(target, self.time_model.fixed_ms / MAX_FIXED_SHARE)
+
+    @property
+    def _queued_ms(self) -> float:
+        """At least what all that waits takes, if it is one batch."""
+        return self.time_model.coefficients.predict(self._queued_tokens, 0)
 
     @property
     def has_urgent(self) -> bool:
@@ -240,14 +251,15 @@ class Scheduler(Generic[RequestT]):
 
         `hold_small`: small requests come after all others of their priority.
         """
+        self._preemptible_from = math.inf
         request = self._queue.begin_batch()
         if request is None:
             return []
         if hold_small and request.is_small:
             request = self._queue.first(large=True) or request
         slices = self._fill(request)
-        is_large = self._is_preemptible and not request.is_small
-        self._preemptible_from = max(piece.request.priority for piece in slices) if is_large else math.inf
+        if self._is_preemptible and not request.is_small:
+            self._preemptible_from = max(piece.request.priority for piece in slices)
         return slices
 
     def small_batch(self) -> list[BatchSlice[RequestT]]:
