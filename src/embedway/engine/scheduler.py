@@ -41,7 +41,7 @@ TARGET_BESIDE_SMALL = 0.5
 SMALL_MEMORY_MS = 500.0
 """Small requests are about while one waits, and until batches of so many milliseconds were made after the last came."""
 REST_PER_MS = 8.0
-REST_OF_TARGET = 0.55
+REST_OF_TARGET = 0.575
 """While others wait, small requests rest after a batch of theirs for so many times what it takes, but for no longer
 than this part of the target, or than one small request takes where that is more. So a few clients that send one after
 the other slow the others down by about a ninth, and none of them waits long."""
