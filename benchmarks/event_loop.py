@@ -8,6 +8,9 @@ millisecond (`loop_probe/sitecustomize.py`) and a client asks for /livez. Of eac
   in it (with a tokenizer's threads, which stop nobody, it says too much);
 - wait: the same by the clock;
 - /livez: p99 and longest latency, milliseconds.
+
+With `--control`, each body is also sent to the first source's server while another one, which has nothing to do but to
+answer /livez, is measured: that is what the machine does to a loop beside such work.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ LONGEST_REQUEST = 30.0
 """Seconds; the client then goes away"""
 READY = re.compile(r"is ready at http://127\.0\.0\.1:(\d+)")
 MODEL = "model"
+CONTROL = "control"
 
 
 @dataclass
@@ -138,7 +142,8 @@ def beside(work: Callable[[], None], seconds: float) -> Generator[None]:
         thread.join()
 
 
-def measure(server: ProbedServer, body: bytes, rounds: int) -> Measured:
+def measure(server: ProbedServer, body: bytes, rounds: int, *, port: int) -> Measured:
+    """`port`: of the server that gets the body."""
     measured = Measured()
     ticks = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     ticks.setblocking(False)
@@ -155,13 +160,13 @@ def measure(server: ProbedServer, body: bytes, rounds: int) -> Measured:
         measured.latencies.append(time.monotonic() - begun)
 
     ping()  # a connection's and a route's first use take longer
-    post(server.port, body)
+    post(port, body)
     measured.latencies.clear()
     with beside(tick, TICK_SECONDS), beside(ping, PING_SECONDS):
         for _ in range(rounds):
             time.sleep(0.2)
             server.take_result()
-            measured.statuses.add(post(server.port, body))
+            measured.statuses.add(post(port, body))
             time.sleep(0.05)  # what the request held is freed
             wait, hold, turn = server.take_result()
             measured.turns.append(turn)
@@ -209,6 +214,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="Bodies whose name has this")
     parser.add_argument("--switch", default="", help="Seconds of Python's switch interval, instead of the server's own")
     parser.add_argument("--images", action="store_true", help="Images, on a model of CLIP ViT-B/32's shape, not texts")
+    parser.add_argument("--control", action="store_true", help="Measure an idle server beside each body, too")
     arguments = parser.parse_args()
     print(read_machine())
     print("| body | source | loop | hold | wait | /livez p99 | longest | status |\n|---|---|---|---|---|---|---|---|")
@@ -218,15 +224,19 @@ def main() -> None:
             model = Path(folder) / "clip"
             write_random_clip(model)
         servers = {}
-        for source in arguments.sources:  # one after the other: they would measure each other
-            name, _, path = source.partition("=")
+        sources = [source.split("=", 1) for source in arguments.sources]
+        if arguments.control:
+            sources.append([CONTROL, sources[0][1]])
+        for name, path in sources:  # one after the other: they would measure each other
             own = Path(folder) / name
             own.mkdir()
             servers[name] = ProbedServer(Path(path), model, own, arguments.switch)
+        first = servers[sources[0][0]]
         try:
             for label, body in image_bodies() if arguments.images else text_bodies():
                 for name, server in servers.items() if arguments.only in label else ():
-                    print(f"| {label} | {name} | {measure(server, body, arguments.rounds)} |", flush=True)
+                    port = (first if name == CONTROL else server).port
+                    print(f"| {label} | {name} | {measure(server, body, arguments.rounds, port=port)} |", flush=True)
         finally:
             for server in servers.values():
                 server.stop()
