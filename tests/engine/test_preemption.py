@@ -116,6 +116,17 @@ def test_a_batch_of_higher_priority_is_not_stopped(of_small: int, goes_first: bo
         assert [loop.answered().request_id for _ in range(2)] == ([2, 1] if goes_first else [1, 2])
 
 
+def test_short_requests_of_bulk_make_way_and_do_not_have_others_made_way_for_them() -> None:
+    gate = Gate()
+    with loop_of(Layered(gate)) as loop:
+        many = [to_engine(n, [[n] * SMALL_REQUEST_TOKENS], priority=-1) for n in (1, 2)]
+        loop.queue.change(many, ())
+        gate.wait_for_a_batch()
+        loop.queue.change([to_engine(3, [[3]], priority=-1), to_engine(4, [[4]])], ())
+        gate.open()
+        assert [loop.answered().request_id for _ in range(4)] == [4, 1, 2, 3]
+
+
 def test_who_reads_what_runs_finds_both_batches_and_then_the_first(tmp_path: Path) -> None:
     seen: list[frozenset[int]] = []
     gate, path = Gate(), tmp_path / "running"
@@ -219,7 +230,7 @@ def test_a_batch_s_time_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_alarm_rings_while_something_small_waits_for_a_large_batch() -> None:
     queue = loop_of(Layered()).queue
-    large, small = to_engine(1, [LARGE]), to_engine(2, [[1]])
+    large, small = to_engine(1, [LARGE], priority=1), to_engine(2, [[1]], priority=1)
     assert queue.preempt_at[0] == NEVER
     queue.change([large], ())
     queue.take()
@@ -228,11 +239,11 @@ def test_the_alarm_rings_while_something_small_waits_for_a_large_batch() -> None
     assert queue.preempt_at[0] == 0
     queue.change((), [(1, 2)])
     assert queue.preempt_at[0] == NEVER
-    queue.change([to_engine(3, [[2]], priority=-1)], ())
+    queue.change([to_engine(3, [[2]])], ())
     assert queue.preempt_at[0] == 0
     assert queue.take_small() == []  # its priority is too low
     assert queue.preempt_at[0] == NEVER
-    queue.change([to_engine(4, [[3]])], ())
+    queue.change([to_engine(4, [[3]], priority=1)], ())
     assert [piece.request.request_id for piece in queue.take_small()] == [4, 3]
     assert queue.preempt_at[0] == NEVER
 

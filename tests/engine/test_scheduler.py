@@ -168,8 +168,7 @@ def test_a_batch_that_is_full_is_no_larger_for_what_comes_after(
         return scheduler
 
     some, more = (tokens_of(scheduler_of(count).next_batch()) for count in (len(lengths) - 1, len(lengths)))
-    is_backlog = is_timed and sum(map(len, lengths)) > BACKLOG_PER_BATCH * budget  # which makes longer batches
-    assert not scheduler_of(len(lengths) - 1).fills_a_batch or some == more or is_backlog
+    assert not scheduler_of(len(lengths) - 1).fills_a_batch or some == more
     spare = sum(map(len, lengths)) - budget
     assert spare == 0 or scheduler_of(len(lengths)).fills_a_batch == (spare > 0)
 
@@ -227,15 +226,20 @@ def test_small_requests_keep_their_order_and_fill_batches_where_nobody_else_wait
     assert order == [(key, 0) for key in range(len(lengths))]
 
 
-@given(st.integers(1, 3000), st.booleans())
-def test_a_backlog_of_small_requests_makes_longer_batches_and_none_beside_others(count: int, preemptible: bool) -> None:
+@given(st.integers(1, 3000), st.integers(-1, 1), st.booleans())
+def test_where_batches_make_way_they_grow_with_the_small_requests_that_wait_unless_others_do(
+    count: int, priority: int, makes_way: bool
+) -> None:
     """Each waits for eight such batches at least, whether they are longer or not."""
     scheduler = Scheduler[QueuedRequest](
-        max_batch_tokens=10_000, target_ms=20.0, time_model=timed(0.01, 0.1), is_preemptible=preemptible
+        max_batch_tokens=10_000, target_ms=20.0, time_model=timed(0.01, 0.1), is_preemptible=makes_way
     )
     for key in range(count):
-        scheduler.add(request(key, [10]))
-    limit = min(max(20.0, count / BACKLOG_PER_BATCH), 20.0 * MAX_BACKLOG_TARGET)
+        added = request(key, [10])
+        added.priority = priority
+        scheduler.add(added)
+    most = MAX_BACKLOG_TARGET if makes_way and priority >= 0 else 1.0
+    limit = min(max(20.0, count / BACKLOG_PER_BATCH), 20.0 * most)
     assert scheduler.limit_ms == pytest.approx(limit, rel=0.01)
     scheduler.add(request(-1, [100]))
     assert scheduler.limit_ms <= 20

@@ -28,14 +28,16 @@ TARGET_BATCH_MS = {"cpu": 40.0, "cuda": 50.0}
 """By the kind of device, where the settings do not say. On a CPU the model is no faster in larger batches, but what
 surrounds each is (waking, replies, the API process): 64 connections of queries got a third more than at 20."""
 SMALL_REQUEST_TOKENS = 64
-"""A request of at most so many tokens is small: a query, whose sender waits for it."""
+"""A request of at most so many tokens is small, unless its priority is below 0, as bulk's may be: a query, whose sender
+waits for it."""
 LEAST_MS = 1e-6
 """Of a request's work, as long as the time model has learned nothing"""
 BACKLOG_PER_BATCH = 8.0
 MAX_BACKLOG_TARGET = 4.0
-"""Where nothing but small requests waits, a batch may last for an eighth of their work, up to so many times the target:
-by then all of them wait for far longer than for a batch, and so do those that come. Where more queries come than can
-be answered, more of them are: what surrounds a batch costs most where the cores have the others to refuse."""
+"""Where nothing but small requests waits, and batches make way, one may last for an eighth of their work, up to so many
+times the target: by then all of them wait for far longer than for a batch, and so do those that come. Where more
+queries come than can be answered, more of them are: what surrounds a batch costs most where the cores have the others
+to refuse."""
 TARGET_BESIDE_SMALL = 0.5
 """Part of the target time while small requests are about: they wait for the batch that runs."""
 SMALL_MEMORY_MS = 500.0
@@ -94,7 +96,7 @@ class QueuedRequest:
 
     @property
     def is_small(self) -> bool:
-        return max(len(self.token_ids), self.whole_tokens) <= SMALL_REQUEST_TOKENS
+        return max(len(self.token_ids), self.whole_tokens) <= SMALL_REQUEST_TOKENS and self.priority >= 0
 
 
 def sum_of_squares(lengths: npt.NDArray[np.int32]) -> float:
@@ -204,12 +206,13 @@ class Scheduler(Generic[RequestT]):
     @property
     def limit_ms(self) -> float:
         """How long the next batch may take."""
-        is_small_about = self._num_small > 0 or self._ms_since_small < SMALL_MEMORY_MS
-        are_others_queued = self._num_small < len(self._queue)
-        is_short = is_small_about and are_others_queued and not self._is_preemptible
-        target = self._target_ms * TARGET_BESIDE_SMALL if is_short else self._target_ms
-        if not are_others_queued:
-            target = max(target, min(self._queued_ms / BACKLOG_PER_BATCH, self._target_ms * MAX_BACKLOG_TARGET))
+        target = self._target_ms
+        if self._is_preemptible:
+            if self._num_small == len(self._queue):
+                target = max(target, min(self._queued_ms / BACKLOG_PER_BATCH, target * MAX_BACKLOG_TARGET))
+        elif self._num_small < len(self._queue):
+            is_small_about = self._num_small > 0 or self._ms_since_small < SMALL_MEMORY_MS
+            target *= TARGET_BESIDE_SMALL if is_small_about else 1
         return max(target, self.time_model.fixed_ms / MAX_FIXED_SHARE)
 
     @property
@@ -322,5 +325,4 @@ class Scheduler(Generic[RequestT]):
 
     def _remove(self, request: RequestT) -> None:
         self._queue.remove(request)
-        if request.is_small:
-            self._num_small -= 1
+        self._num_small -= request.is_small
