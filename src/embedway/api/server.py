@@ -32,6 +32,7 @@ from embedway.api.quick_request import QuickRequests
 from embedway.api.supervisor_orders import SupervisorOrders
 from embedway.api.tls_server import TlsServer
 from embedway.api.waits import Waits
+from embedway.api.warm_up import warm_up
 from embedway.child_process import BEAT_SECONDS, ParentLink
 from embedway.config import Settings
 from embedway.engine.wire import ApiConfig
@@ -139,6 +140,7 @@ async def serve_http(context: ApiContext, host: ModelHost, link: ParentLink, soc
         asyncio.create_task(beat(link, context.metrics)),
         asyncio.create_task(announce(host, link)),
     ]
+    await warm_up(core)
     leave_alone_what_is_there()
     server_config.load()
     server_config.ssl = tls_context(settings)
