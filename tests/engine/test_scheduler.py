@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from embedway.engine.batch import num_squares, pack
 from embedway.engine.batch_time_model import BatchTime, BatchTimeModel, Coefficients
+from embedway.engine.fair_share import FairShareQueue
+from embedway.engine.request_queue import RequestQueue
 from embedway.engine.scheduler import (
     BACKLOG_PER_BATCH,
     MAX_BACKLOG_TARGET,
@@ -226,19 +228,23 @@ def test_small_requests_keep_their_order_and_fill_batches_where_nobody_else_wait
     assert order == [(key, 0) for key in range(len(lengths))]
 
 
-@given(st.integers(1, 3000), st.integers(-1, 1), st.booleans())
+@given(st.integers(1, 3000), st.integers(-1, 1), st.booleans(), st.booleans())
 def test_where_batches_make_way_they_grow_with_the_small_requests_that_wait_unless_others_do(
-    count: int, priority: int, makes_way: bool
+    count: int, priority: int, makes_way: bool, by_key: bool
 ) -> None:
     """Each waits for eight such batches at least, whether they are longer or not."""
     scheduler = Scheduler[QueuedRequest](
-        max_batch_tokens=10_000, target_ms=20.0, time_model=timed(0.01, 0.1), is_preemptible=makes_way
+        max_batch_tokens=10_000,
+        target_ms=20.0,
+        time_model=timed(0.01, 0.1),
+        queue=FairShareQueue() if by_key else RequestQueue(),
+        is_preemptible=makes_way,
     )
     for key in range(count):
         added = request(key, [10])
         added.priority = priority
         scheduler.add(added)
-    most = MAX_BACKLOG_TARGET if makes_way and priority >= 0 else 1.0
+    most = MAX_BACKLOG_TARGET if makes_way and priority >= 0 and not by_key else 1.0
     limit = min(max(20.0, count / BACKLOG_PER_BATCH), 20.0 * most)
     assert scheduler.limit_ms == pytest.approx(limit, rel=0.01)
     scheduler.add(request(-1, [100]))

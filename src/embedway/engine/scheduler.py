@@ -37,7 +37,7 @@ MAX_BACKLOG_TARGET = 4.0
 """Where nothing but small requests waits, and batches make way, one may last for an eighth of their work, up to so many
 times the target: by then all of them wait for far longer than for a batch, and so do those that come. Where more
 queries come than can be answered, more of them are: what surrounds a batch costs most where the cores have the others
-to refuse."""
+to refuse. Not between API keys: one that sends a request at a time has one a batch."""
 TARGET_BESIDE_SMALL = 0.5
 """Part of the target time while small requests are about: they wait for the batch that runs."""
 SMALL_MEMORY_MS = 500.0
@@ -178,6 +178,8 @@ class Scheduler(Generic[RequestT]):
         self._target_ms = target_ms
         self.time_model = time_model or BatchTimeModel()  # one that was taught nothing: every batch takes no time
         self._queue = RequestQueue[RequestT]() if queue is None else queue
+        self._grows = is_preemptible and isinstance(self._queue, RequestQueue)
+        """Whether batches may last longer where much waits"""
         self._queued_tokens = 0
         self._num_small = 0
         self._ms_since_small = math.inf
@@ -207,12 +209,12 @@ class Scheduler(Generic[RequestT]):
     def limit_ms(self) -> float:
         """How long the next batch may take."""
         target = self._target_ms
-        if self._is_preemptible:
-            if self._num_small == len(self._queue):
-                target = max(target, min(self._queued_ms / BACKLOG_PER_BATCH, target * MAX_BACKLOG_TARGET))
-        elif self._num_small < len(self._queue):
-            is_small_about = self._num_small > 0 or self._ms_since_small < SMALL_MEMORY_MS
-            target *= TARGET_BESIDE_SMALL if is_small_about else 1
+        are_all_small = self._num_small == len(self._queue)
+        if are_all_small and self._grows:
+            target = max(target, min(self._queued_ms / BACKLOG_PER_BATCH, target * MAX_BACKLOG_TARGET))
+        is_small_about = self._num_small > 0 or self._ms_since_small < SMALL_MEMORY_MS
+        if is_small_about and not are_all_small and not self._is_preemptible:
+            target *= TARGET_BESIDE_SMALL
         return max(target, self.time_model.fixed_ms / MAX_FIXED_SHARE)
 
     @property
