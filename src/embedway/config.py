@@ -284,8 +284,8 @@ class Settings(BaseModel):
     target_batch_ms: float | None = setting(
         None,
         ENGINE,
-        "Milliseconds that a batch may take, by prediction; half while short requests are about. By default 40 on a "
-        "CPU, 50 on CUDA.",
+        "Milliseconds that a batch may take, by prediction; on a GPU half while short requests are about, on a CPU up "
+        "to four times as long where only these are. By default 40 on a CPU, 50 on CUDA.",
         gt=0,
     )
     watchdog_timeout: float = setting(

@@ -305,7 +305,8 @@ async def test_a_long_batch_s_answers_are_given_out_turn_by_turn(
     await until(model.has_begun.is_set)
     answers = [client.submit(packed([n])) for n in range(1, 2 * RESOLVED_AT_ONCE + 2)]
     await until(lambda: queued(client) == len(answers))
-    answers[0].add_done_callback(lambda _: answers[-1].cancel())  # whose vectors are there already
+    gone = RESOLVED_AT_ONCE + 3
+    answers[0].add_done_callback(lambda _: answers[gone].cancel())  # whose vectors are there already
     num_done = [0]
 
     def count() -> None:
@@ -318,10 +319,11 @@ async def test_a_long_batch_s_answers_are_given_out_turn_by_turn(
     await blocker
     results = await asyncio.gather(*answers, return_exceptions=True)
     assert RESOLVED_AT_ONCE <= max(np.diff(num_done)) <= RESOLVED_AT_ONCE + 1
-    assert isinstance(results.pop(), asyncio.CancelledError)
+    assert isinstance(results[gone], asyncio.CancelledError)
     for n, result in enumerate(results, start=1):
-        assert isinstance(result, EmbedResult)
-        np.testing.assert_array_equal(result.vectors, [fake_vector([n])])
+        if n != gone + 1:
+            assert isinstance(result, EmbedResult)
+            np.testing.assert_array_equal(result.vectors, [fake_vector([n])])
 
 
 async def test_the_status_shows_what_batches_took_and_how_well_that_was_predicted(

@@ -172,3 +172,14 @@ def test_what_is_no_http_gets_the_error_body_too(minilm_server: RunningServer, r
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
     assert json.loads(body)["error"]["code"] == "malformed_http"
+
+
+def test_a_server_that_is_ready_has_nothing_left_to_load_for_a_request_with_a_deadline() -> None:
+    with RunningServer(environment={"PYTHONPROFILEIMPORTTIME": "1"}) as server:
+        server.log.clear()
+        body = {"model": MODEL, "input": ["some words " * 40] * 400}
+        answer = httpx.post(
+            f"{server.url}/v1/embeddings", json=body, headers={"X-Request-Timeout-Ms": "60000"}, timeout=60
+        )
+    assert answer.status_code == 200
+    assert [line for line in server.log if "import time:" in line and "anyio" in line] == []

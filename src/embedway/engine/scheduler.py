@@ -34,14 +34,15 @@ LEAST_MS = 1e-6
 """Of a request's work, as long as the time model has learned nothing"""
 BACKLOG_PER_BATCH = 8.0
 MAX_BACKLOG_TARGET = 4.0
-"""Where nothing but small requests waits, and batches make way, one may last for an eighth of their work, up to so many
-times the target: by then all of them wait for far longer than for a batch, and so do those that come. Where more
-queries come than can be answered, more of them are: what surrounds a batch costs most where the cores have the others
-to refuse. Not between API keys: one that sends a request at a time has one a batch."""
+"""Where nothing but small requests of the usual priority is about, and batches make way, one may last for an eighth of
+the work that waits, up to so many times the target: by then all of them wait for far longer than for a batch. Where
+more queries come than can be answered, more of them are: what surrounds a batch costs most where the cores have the
+others to refuse. Not between API keys: one that sends a request at a time has one a batch."""
 TARGET_BESIDE_SMALL = 0.5
 """Part of the target time while small requests are about: they wait for the batch that runs."""
-SMALL_MEMORY_MS = 500.0
-"""Small requests are about while one waits, and until batches of so many milliseconds were made after the last came."""
+MEMORY_MS = 500.0
+"""Requests of a kind are about while one waits or runs, and until batches of so many milliseconds were made after it: a
+client that waits for its answer comes again."""
 REST_PER_MS = 8.0
 REST_OF_TARGET = 0.575
 """While others wait, small requests rest after a batch of theirs for so many times what it takes, but for no longer
@@ -97,6 +98,11 @@ class QueuedRequest:
     @property
     def is_small(self) -> bool:
         return max(len(self.token_ids), self.whole_tokens) <= SMALL_REQUEST_TOKENS and self.priority >= 0
+
+
+def is_other(request: QueuedRequest) -> bool:
+    """Than a query of the usual priority."""
+    return not request.is_small or request.priority > 0
 
 
 def sum_of_squares(lengths: npt.NDArray[np.int32]) -> float:
@@ -157,8 +163,9 @@ class Room:
 class Scheduler(Generic[RequestT]):
     """The queue of one engine. Not thread-safe: the engine loop guards it.
 
-    A batch is to last at most `target_ms` by `time_model`, less while small requests are about; `max_batch_tokens`
-    bounds the memory of a batch. A sequence that passes either runs by itself.
+    A batch is to last at most `target_ms` by `time_model`, less while small requests are about, or more where only
+    those are and many wait (`limit_ms`); `max_batch_tokens` bounds the memory of a batch. A sequence that passes either
+    runs by itself.
 
     Where the model `is_preemptible`, small requests do not wait for a batch of others to end: they are never in one,
     `small_batch` gives those that may run in its midst, and it is as long as if none were about.
@@ -182,8 +189,9 @@ class Scheduler(Generic[RequestT]):
         """Whether batches may last longer where much waits"""
         self._queued_tokens = 0
         self._num_small = 0
-        self._ms_since_small = math.inf
-        """Predicted time of the batches made since a small request came"""
+        self._ms_since_small = self._ms_since_other = math.inf
+        """Predicted time of the batches made since a small request came, or one came or ran that is not as most of them
+        are: larger, or of another priority"""
         self._is_preemptible = is_preemptible
         self._preemptible_from: float = math.inf
         """The priority from which on small requests may run in the midst of the batch that `next_batch` gave last"""
@@ -210,9 +218,9 @@ class Scheduler(Generic[RequestT]):
         """How long the next batch may take."""
         target = self._target_ms
         are_all_small = self._num_small == len(self._queue)
-        if are_all_small and self._grows:
+        if self._grows and are_all_small and self._ms_since_other >= MEMORY_MS:
             target = max(target, min(self._queued_ms / BACKLOG_PER_BATCH, target * MAX_BACKLOG_TARGET))
-        is_small_about = self._num_small > 0 or self._ms_since_small < SMALL_MEMORY_MS
+        is_small_about = self._num_small > 0 or self._ms_since_small < MEMORY_MS
         if is_small_about and not are_all_small and not self._is_preemptible:
             target *= TARGET_BESIDE_SMALL
         return max(target, self.time_model.fixed_ms / MAX_FIXED_SHARE)
@@ -237,6 +245,8 @@ class Scheduler(Generic[RequestT]):
         if request.is_small:
             self._num_small += 1
             self._ms_since_small = 0.0
+        if is_other(request):
+            self._ms_since_other = 0.0
 
     def cancel(self, key: Hashable) -> bool:
         """Take what is left of a request out of the queue; False where nothing of it was waiting."""
@@ -322,6 +332,7 @@ class Scheduler(Generic[RequestT]):
         self._queued_tokens -= num_tokens
         milliseconds = self.time_model.coefficients.variable(num_tokens, num_squares)
         self._ms_since_small += milliseconds
+        self._ms_since_other = 0.0 if is_other(request) else self._ms_since_other + milliseconds
         self._queue.served(milliseconds)
         return milliseconds
 

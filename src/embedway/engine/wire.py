@@ -263,7 +263,7 @@ class Status(msgspec.Struct, tag="status", array_like=True, frozen=True, kw_only
     """Time spent in the model since the start."""
     mean_batch_tokens: float
     target_batch_ms: float
-    """What a batch may take, by the time model, while no small requests are about."""
+    """What a batch may take, by the time model, unless many small requests wait"""
     batch_fixed_ms: float
     """The time model's coefficients: a batch takes fixed + per_token · tokens + per_square · Σ length²."""
     batch_ms_per_token: float

@@ -87,7 +87,7 @@ FAMILIES = {
     "embedway_engine_cached_vectors": Family("gauge", "Vectors in the cache."),
     "embedway_engine_cache_bytes": Family("gauge", "Bytes of the cache that are in use, keys included."),
     "embedway_engine_load_seconds": Family("gauge", "Seconds that loading the model took."),
-    "embedway_engine_target_batch_seconds": Family("gauge", "What a batch may take while no small requests are about."),
+    "embedway_engine_target_batch_seconds": Family("gauge", "What a batch may take, unless many small requests wait."),
     "embedway_engine_batch_fixed_ms": Family("gauge", "Predicted milliseconds of a batch, whatever is in it."),
     "embedway_engine_batch_ms_per_token": Family("gauge", "Predicted milliseconds that a token adds to a batch."),
     "embedway_engine_batch_ms_per_square": Family("gauge", "Predicted milliseconds per square of a sequence's length."),
