@@ -74,7 +74,7 @@ async def test_an_engine_that_hangs_turns_health_red_and_gives_its_requests_back
 
 async def test_an_engine_without_memory_costs_requests_one_clear_error_each_and_the_server_goes_on() -> None:
     """Its address space is closed under it: whatever asks for more, Python or the native library, is refused."""
-    with RunningServer("--dtype", "float32") as server:
+    with RunningServer("--dtype", "float32", "--max-queued-tokens", "200000") as server:  # whatever the machine can do
         [engine] = server.children("embedway.engine.loop")
         used = engine.memory_info().vms
         async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
