@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from embedway.adapter_ref import AdapterRef
 from embedway.engine import wire
 from embedway.engine.adapter_loader import ReadAdapter
 from embedway.engine.adapter_store import AdapterStore
-from embedway.engine.client import EngineClient
+from embedway.engine.client import EmbedResult, EngineClient
 from embedway.engine.engine_request import EngineRequest, engine_request
 from embedway.engine.loop import Engine, EngineIdentity
 from embedway.engine.vector_cache import VectorCache
@@ -77,6 +77,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
     await asyncio.wait_for(poll(), 30)
+
+
+async def busy_engine(
+    client: EngineClient, address: str, start_engine: StartEngine, ids: list[int], **options: Any
+) -> tuple[GatedModel, asyncio.Future[EmbedResult]]:
+    """One whose model is at these ids until the test opens its gate: what comes meanwhile waits."""
+    model = GatedModel()
+    start_engine(model, address, **options)
+    await until(lambda: client.is_ready)
+    blocker = client.submit(packed(ids))
+    await until(model.has_begun.is_set)
+    return model, blocker
 
 
 def to_engine(

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from embedway.engine import wire
 from embedway.engine.batch import pack
-from embedway.engine.client import EmbedResult, EngineClient, Terms
+from embedway.engine.client import EngineClient, Terms
 from embedway.engine.coalescing import Coalescing, SharedBatch
 from embedway.engine.engine_request import EngineRequest, answers
 from embedway.engine.model_runner import ModelRunner
@@ -22,7 +22,7 @@ from embedway.engine.scheduler import Scheduler
 from embedway.engine.vector_cache import ENTRY_BYTES, VectorCache
 from embedway.errors import EngineNotReady, ItemFailed, NonFiniteVector
 from fake_model import DIMENSION, NAN_ID, POISON_ID, FakeAdapter, FakeModel, fake_vector, write_fake_adapter
-from running_engine import GatedModel, StartEngine, packed, status, to_engine, until
+from running_engine import GatedModel, StartEngine, busy_engine, packed, status, to_engine, until
 
 CACHE_BYTES = 2**16
 SEQUENCES = [[1], [2], [1, 2], [2, 1], [3, 4, 5], [1] * 5, [POISON_ID], [NAN_ID, 1]]
@@ -182,22 +182,10 @@ async def test_what_is_known_is_answered_while_the_model_is_busy(
     assert shown.tokens == 5
 
 
-async def busy_engine(
-    client: EngineClient, address: str, start_engine: StartEngine
-) -> tuple[GatedModel, asyncio.Task[EmbedResult]]:
-    """One whose model is at [1] until the test opens its gate: what comes meanwhile waits."""
-    model = GatedModel()
-    start_engine(model, address, cache_bytes=CACHE_BYTES)
-    await until(lambda: client.is_ready)
-    blocker = asyncio.create_task(client.embed(packed([1])))
-    await until(model.has_begun.is_set)
-    return model, blocker
-
-
 async def test_equal_sequences_of_many_requests_run_once_and_a_cancelled_one_takes_nothing_with_it(
     client: EngineClient, address: str, start_engine: StartEngine
 ) -> None:
-    model, blocker = await busy_engine(client, address, start_engine)
+    model, blocker = await busy_engine(client, address, start_engine, [1], cache_bytes=CACHE_BYTES)
     first = client.submit(packed([2]))
     others = [client.submit(packed([2], [1], [2])) for _ in range(5)]
     await until(lambda: status(client).queued_requests == 6)
@@ -213,7 +201,7 @@ async def test_equal_sequences_of_many_requests_run_once_and_a_cancelled_one_tak
 async def test_a_fault_is_told_to_each_with_its_own_index_and_is_not_kept(
     client: EngineClient, address: str, start_engine: StartEngine
 ) -> None:
-    model, blocker = await busy_engine(client, address, start_engine)
+    model, blocker = await busy_engine(client, address, start_engine, [1], cache_bytes=CACHE_BYTES)
     one = client.submit(packed([1], [2], [NAN_ID], [NAN_ID]))
     other = client.submit(packed([NAN_ID], [2]))
     good = client.submit(packed([2]))
@@ -234,7 +222,7 @@ async def test_one_who_matters_more_does_not_wait_for_the_one_who_asked_first(
     client: EngineClient, address: str, start_engine: StartEngine
 ) -> None:
     """The other gets the vector that was computed for it."""
-    model, blocker = await busy_engine(client, address, start_engine)
+    model, blocker = await busy_engine(client, address, start_engine, [1], cache_bytes=CACHE_BYTES)
     bulk = client.submit(packed(*([i] * 30 for i in range(10, 20)), [5]), Terms(priority=-1))
     await until(lambda: status(client).queued_requests == 1)
     urgent = client.submit(packed([5]), Terms(priority=1))

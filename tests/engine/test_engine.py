@@ -21,7 +21,7 @@ from embedway.engine.replica import Replica
 from embedway.engine.scheduler import Scheduler
 from embedway.errors import EngineNotReady, ItemFailed, NonFiniteVector
 from fake_model import NAN_ID, POISON_ID, FakeModel, fake_vector
-from running_engine import GatedModel, StartEngine, packed, status, until
+from running_engine import GatedModel, StartEngine, busy_engine, packed, status, until
 
 
 async def test_each_request_gets_its_own_vectors_in_its_own_order(
@@ -61,11 +61,7 @@ def queued(client: EngineClient) -> int:
 async def test_a_poison_item_fails_alone_and_is_named(
     client: EngineClient, address: str, start_engine: StartEngine
 ) -> None:
-    model = GatedModel()
-    start_engine(model, address)
-    await until(lambda: client.is_ready)
-    blocker = asyncio.create_task(client.embed(packed([9])))
-    await until(model.has_begun.is_set)
+    model, blocker = await busy_engine(client, address, start_engine, [9])
     good = asyncio.create_task(client.embed(packed([1], [2])))
     bad = asyncio.create_task(client.embed(packed([3], [POISON_ID])))
     nan = client.submit(packed([NAN_ID]), Terms(param=lambda i: f"text[{i}]"))
@@ -122,11 +118,7 @@ async def test_a_pause_of_its_own_is_no_silence_of_the_engine(
     client: EngineClient, address: str, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replica, "SILENCE_SECONDS", 0.5)
-    model = GatedModel()
-    start_engine(model, address)
-    await until(lambda: client.is_ready)
-    running = asyncio.create_task(client.embed(packed([1])))
-    await until(model.has_begun.is_set)
+    model, running = await busy_engine(client, address, start_engine, [1])
     time.sleep(1)  # noqa: ASYNC251 - what is tested, no wait for something: the process stands still, as in a frozen container
     before = client.statuses()[0]
     assert before is not None
@@ -140,11 +132,7 @@ async def test_a_pause_of_its_own_is_no_silence_of_the_engine(
 async def test_a_cancelled_request_leaves_the_queue(
     client: EngineClient, address: str, start_engine: StartEngine
 ) -> None:
-    model = GatedModel()
-    start_engine(model, address)
-    await until(lambda: client.is_ready)
-    running = asyncio.create_task(client.embed(packed([1])))
-    await until(model.has_begun.is_set)
+    model, running = await busy_engine(client, address, start_engine, [1])
     abandoned = asyncio.create_task(client.embed(packed([2])))
     await until(lambda: queued(client) == 1)
     abandoned.cancel()
@@ -207,11 +195,7 @@ async def test_large_ones_that_come_together_travel_turn_by_turn(
 async def test_requests_given_up_together_are_told_in_one_message(
     client: EngineClient, address: str, start_engine: StartEngine, sent: list[wire.ToEngine]
 ) -> None:
-    model = GatedModel()
-    start_engine(model, address)
-    await until(lambda: client.is_ready)
-    running = client.submit(packed([9]))
-    await until(model.has_begun.is_set)
+    model, running = await busy_engine(client, address, start_engine, [9])
     given_up = [client.submit(packed([i])) for i in range(1, 5)]
     await until(lambda: queued(client) == 4)
     for answer in given_up:
@@ -268,11 +252,7 @@ async def test_two_replicas_share_the_requests(tmp_path: Path, start_engine: Sta
 async def test_a_batch_s_answers_come_back_in_one_message_with_each_request_s_own_end(
     client: EngineClient, address: str, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = GatedModel()
-    start_engine(model, address)
-    await until(lambda: client.is_ready)
-    blocker = asyncio.create_task(client.embed(packed([9])))
-    await until(model.has_begun.is_set)
+    model, blocker = await busy_engine(client, address, start_engine, [9])
     tasks = [asyncio.create_task(client.embed(packed([n], [n, n]))) for n in (1, 2, NAN_ID, 3)]
     await until(lambda: queued(client) == 4)
     messages: list[bool] = []
@@ -298,11 +278,7 @@ async def test_a_batch_s_answers_come_back_in_one_message_with_each_request_s_ow
 async def test_a_long_batch_s_answers_are_given_out_turn_by_turn(
     client: EngineClient, address: str, start_engine: StartEngine
 ) -> None:
-    model = GatedModel()
-    start_engine(model, address)
-    await until(lambda: client.is_ready)
-    blocker = client.submit(packed([9]))
-    await until(model.has_begun.is_set)
+    model, blocker = await busy_engine(client, address, start_engine, [9])
     answers = [client.submit(packed([n])) for n in range(1, 2 * RESOLVED_AT_ONCE + 2)]
     await until(lambda: queued(client) == len(answers))
     gone = RESOLVED_AT_ONCE + 3
@@ -379,11 +355,7 @@ async def test_what_a_client_that_has_gone_had_in_the_queue_never_runs(
 async def test_what_has_expired_never_runs_and_is_counted(
     client: EngineClient, address: str, start_engine: StartEngine
 ) -> None:
-    model = GatedModel()
-    start_engine(model, address)
-    await until(lambda: client.is_ready)
-    blocker = asyncio.create_task(client.embed(packed([9])))
-    await until(model.has_begun.is_set)
+    model, blocker = await busy_engine(client, address, start_engine, [9])
     late = client.submit(packed([1]), Terms(expires_at=time.monotonic()))
     in_time = client.submit(packed([2]), Terms(expires_at=time.monotonic() + 1000))
     await until(lambda: queued(client) == 2)

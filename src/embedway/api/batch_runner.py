@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway.api.batch_access import key_number
+from embedway.api.core_request import core_request
 from embedway.api.error_response import error_body
 from embedway.api.priority import BATCH_MARK
 from embedway.batches.results import Answer
@@ -115,15 +116,5 @@ class LineSender:
         state = {"request_id": secrets.token_hex(16), "clock": StageClock(), "record": record, BATCH_MARK: True}
         if number := key_number(self.context.keys, owner):
             state["key_number"] = number
-        return {
-            "type": "http",
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": ENDPOINT,
-            "raw_path": ENDPOINT.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % num_bytes)],
-            "state": state,
-        }
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % num_bytes)]
+        return core_request("POST", ENDPOINT, headers=headers, state=state)

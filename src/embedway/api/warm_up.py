@@ -7,23 +7,15 @@ process that has just taken over from another would answer nobody.
 from __future__ import annotations
 
 import anyio
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message
+
+from embedway.api.core_request import core_request
 
 
 async def warm_up(core: ASGIApp) -> None:
     """Ask the application, without its layers: nothing is counted."""
     anyio.current_time()
-    scope: Scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": "/livez",
-        "query_string": b"",
-        "headers": [],
-    }
-    await core(scope, _nothing, _nobody)
+    await core(core_request("GET", "/livez"), _nothing, _nobody)
 
 
 async def _nothing() -> Message:

@@ -99,10 +99,10 @@ class QueuedRequest:
     def is_small(self) -> bool:
         return max(len(self.token_ids), self.whole_tokens) <= SMALL_REQUEST_TOKENS and self.priority >= 0
 
-
-def is_other(request: QueuedRequest) -> bool:
-    """Than a query of the usual priority."""
-    return not request.is_small or request.priority > 0
+    @property
+    def is_usual(self) -> bool:
+        """A query of the usual priority."""
+        return self.is_small and self.priority == 0
 
 
 def sum_of_squares(lengths: npt.NDArray[np.int32]) -> float:
@@ -245,7 +245,7 @@ class Scheduler(Generic[RequestT]):
         if request.is_small:
             self._num_small += 1
             self._ms_since_small = 0.0
-        if is_other(request):
+        if not request.is_usual:
             self._ms_since_other = 0.0
 
     def cancel(self, key: Hashable) -> bool:
@@ -332,7 +332,7 @@ class Scheduler(Generic[RequestT]):
         self._queued_tokens -= num_tokens
         milliseconds = self.time_model.coefficients.variable(num_tokens, num_squares)
         self._ms_since_small += milliseconds
-        self._ms_since_other = 0.0 if is_other(request) else self._ms_since_other + milliseconds
+        self._ms_since_other = self._ms_since_other + milliseconds if request.is_usual else 0.0
         self._queue.served(milliseconds)
         return milliseconds
 
