@@ -111,6 +111,7 @@ def test_a_batch_outlives_the_process_that_runs_it_and_then_the_whole_server(
 
         until(lambda: counts() == (0, 20))
         first.kill()
+        first.wait(30)  # until then it may still be found to hold the file
         second = until(lambda: runner_of(server))
         assert second.pid != first.pid
         assert counts() == (0, 20)
